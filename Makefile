@@ -1,0 +1,93 @@
+# ambient-cni: `make help` lists the targets.
+#
+# One Makefile, no recursion: every source below lib/ goes into both programs, plugin/ into ambient-cni, installer/ into
+# ambient-installer; a file of tests/unit/test_NAME.c becomes one cmocka program.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC = gcc
+PKG_CONFIG ?= pkg-config
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Make's own default for $(MAKEFLAGS) is one job: a build uses every core unless told otherwise.
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
+LIB_PACKAGES = libmnl libnftnl libnl-3.0 libnl-route-3.0 libcjson
+WARNINGS = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla $(WERROR)
+WERROR ?= $(if $(CI),-Werror)
+HARDENING = -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
+OPTIMISE ?= -O2 -g
+ifneq ($(STATIC),)
+PKG_FLAGS = --static
+LINK_MODE = -static-pie
+else
+LINK_MODE = -pie
+endif
+ifneq ($(SANITIZE),)
+OPTIMISE = -O1 -g -fno-omit-frame-pointer
+HARDENING = -fPIE -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -I$(BUILD) $(shell $(PKG_CONFIG) --cflags $(LIB_PACKAGES))
+CFLAGS += -std=gnu17 $(OPTIMISE) $(WARNINGS) $(HARDENING) -ffunction-sections -fdata-sections
+LDFLAGS += $(LINK_MODE) -Wl,-z,relro,-z,now -Wl,--gc-sections $(filter -fsanitize=%,$(HARDENING))
+LIB_LIBS = $(shell $(PKG_CONFIG) $(PKG_FLAGS) --libs $(LIB_PACKAGES))
+
+LIB_SOURCES = $(wildcard lib/*.c)
+PLUGIN_SOURCES = $(wildcard plugin/*.c)
+INSTALLER_SOURCES = $(wildcard installer/*.c installer/*/*.c)
+UNIT_SOURCES = $(wildcard tests/unit/test_*.c)
+TOOL_SOURCES = $(wildcard tests/tools/*.c)
+BENCH_SOURCES = $(wildcard tests/bench/*.c)
+
+objects = $(patsubst %.c,$(BUILD)/objects/%.o,$(1))
+LIB_OBJECTS = $(call objects,$(LIB_SOURCES))
+PLUGIN_OBJECTS = $(call objects,$(PLUGIN_SOURCES))
+INSTALLER_OBJECTS = $(call objects,$(INSTALLER_SOURCES))
+UNIT_PROGRAMS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
+TOOL_PROGRAMS = $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SOURCES))
+BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
+
+.DEFAULT_GOAL = all
+.PHONY: all
+all: $(BUILD)/ambient-cni $(BUILD)/ambient-installer
+
+$(BUILD)/objects/%.o: %.c | $(BUILD)/version.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/libambient.a: $(LIB_OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/ambient-cni: $(PLUGIN_OBJECTS) $(BUILD)/libambient.a
+	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+
+$(BUILD)/ambient-installer: $(INSTALLER_OBJECTS) $(BUILD)/libambient.a
+	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+
+# The version is a header that is only touched when it changes, so that a commit does not rebuild everything.
+.PHONY: version
+$(BUILD)/version.h: version
+	@mkdir -p $(BUILD)
+	@printf '#define AMBIENT_VERSION "%s"\n' '$(VERSION)' > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+# Unit tests see the programs' objects too, all but their main().
+TESTABLE_OBJECTS = $(filter-out %/main.o,$(PLUGIN_OBJECTS) $(INSTALLER_OBJECTS))
+$(BUILD)/tests/test_%: $(BUILD)/objects/tests/unit/test_%.o $(TESTABLE_OBJECTS) $(BUILD)/libambient.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -lcmocka -o $@
+
+$(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libambient.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+
+$(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+
+.SECONDARY:
+-include $(shell find $(BUILD)/objects -name '*.d' 2>/dev/null)
