@@ -52,7 +52,7 @@ BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 
 .DEFAULT_GOAL = all
 .PHONY: all
-all: $(BUILD)/ambient-cni $(BUILD)/ambient-installer
+all: $(if $(PLUGIN_SOURCES),$(BUILD)/ambient-cni) $(if $(INSTALLER_SOURCES),$(BUILD)/ambient-installer)
 
 $(BUILD)/objects/%.o: %.c | $(BUILD)/version.h
 	@mkdir -p $(@D)
@@ -88,6 +88,29 @@ $(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libambient.a
 $(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+
+# What the build and the tests need, from Debian 12.
+PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
+	libcmocka-dev nftables iproute2 conntrack python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go
+
+.PHONY: deps
+deps:
+	@tests/deps $(PACKAGES)
+
+PYTEST_FOLDERS = $(wildcard tests/netns tests/plugin)
+
+.PHONY: test
+test: deps
+	@$(MAKE) CI=true test-built
+
+.PHONY: test-built
+test-built: all $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
+	@set -e; for program in $(UNIT_PROGRAMS); do echo "$$program"; $$program; done
+	$(if $(shell find $(PYTEST_FOLDERS) -name 'test_*.py' 2>/dev/null),AMBIENT_BUILD=$(BUILD) /usr/bin/python3 -m pytest -q -n 4 $(PYTEST_FOLDERS))
+
+.PHONY: clean
+clean:
+	rm -rf $(BUILD)
 
 .SECONDARY:
 -include $(shell find $(BUILD)/objects -name '*.d' 2>/dev/null)
