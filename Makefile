@@ -15,6 +15,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 
 LIB_PACKAGES = libmnl libnftnl libnl-3.0 libnl-route-3.0 libcjson
+INSTALLER_PACKAGES = libevent libevent_openssl openssl libprotobuf-c yaml-0.1
 WARNINGS = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla $(WERROR)
 WERROR ?= $(if $(CI),-Werror)
 HARDENING = -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
@@ -30,10 +31,12 @@ OPTIMISE = -O1 -g -fno-omit-frame-pointer
 HARDENING = -fPIE -fsanitize=address,undefined -fno-sanitize-recover=undefined
 endif
 
-CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -I$(BUILD) $(shell $(PKG_CONFIG) --cflags $(LIB_PACKAGES))
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIB_PACKAGES) $(INSTALLER_PACKAGES))
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -I$(BUILD) -I$(BUILD)/generated $(PKG_CFLAGS)
 CFLAGS += -std=gnu17 $(OPTIMISE) $(WARNINGS) $(HARDENING) -ffunction-sections -fdata-sections
 LDFLAGS += $(LINK_MODE) -Wl,-z,relro,-z,now -Wl,--gc-sections $(filter -fsanitize=%,$(HARDENING))
-LIB_LIBS = $(shell $(PKG_CONFIG) $(PKG_FLAGS) --libs $(LIB_PACKAGES))
+LIB_LIBS := $(shell $(PKG_CONFIG) $(PKG_FLAGS) --libs $(LIB_PACKAGES))
+INSTALLER_LIBS := $(shell $(PKG_CONFIG) $(PKG_FLAGS) --libs $(INSTALLER_PACKAGES) $(LIB_PACKAGES))
 
 LIB_SOURCES = $(wildcard lib/*.c)
 PLUGIN_SOURCES = $(wildcard plugin/*.c)
@@ -45,7 +48,9 @@ BENCH_SOURCES = $(wildcard tests/bench/*.c)
 objects = $(patsubst %.c,$(BUILD)/objects/%.o,$(1))
 LIB_OBJECTS = $(call objects,$(LIB_SOURCES))
 PLUGIN_OBJECTS = $(call objects,$(PLUGIN_SOURCES))
-INSTALLER_OBJECTS = $(call objects,$(INSTALLER_SOURCES))
+# protobuf-c's code is generated below build/, beside the objects.
+INSTALLER_PROTOS = $(wildcard installer/*/*.proto)
+INSTALLER_OBJECTS = $(call objects,$(INSTALLER_SOURCES)) $(patsubst %.proto,$(BUILD)/objects/%.pb-c.o,$(INSTALLER_PROTOS))
 UNIT_PROGRAMS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
 TOOL_PROGRAMS = $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SOURCES))
 BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
@@ -58,6 +63,18 @@ $(BUILD)/objects/%.o: %.c | $(BUILD)/version.h
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+$(BUILD)/generated/%.pb-c.c $(BUILD)/generated/%.pb-c.h: %.proto
+	@mkdir -p $(@D)
+	protoc-c --proto_path=. --c_out=$(BUILD)/generated $<
+
+$(BUILD)/objects/%.pb-c.o: $(BUILD)/generated/%.pb-c.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-shadow -MMD -MP -c $< -o $@
+
+# Generated headers come before everything that may include them.
+$(call objects,$(INSTALLER_SOURCES) $(UNIT_SOURCES) $(TOOL_SOURCES)): | \
+	$(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
+
 $(BUILD)/libambient.a: $(LIB_OBJECTS)
 	@rm -f $@
 	$(AR) rcs $@ $^
@@ -66,7 +83,7 @@ $(BUILD)/ambient-cni: $(PLUGIN_OBJECTS) $(BUILD)/libambient.a
 	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
 $(BUILD)/ambient-installer: $(INSTALLER_OBJECTS) $(BUILD)/libambient.a
-	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -o $@
 
 # The version is a header that is only touched when it changes, so that a commit does not rebuild everything.
 .PHONY: version
@@ -79,25 +96,35 @@ $(BUILD)/version.h: version
 TESTABLE_OBJECTS = $(filter-out %/main.o,$(PLUGIN_OBJECTS) $(INSTALLER_OBJECTS))
 $(BUILD)/tests/test_%: $(BUILD)/objects/tests/unit/test_%.o $(TESTABLE_OBJECTS) $(BUILD)/libambient.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -lcmocka -o $@
+	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -lcmocka -o $@
 
-$(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libambient.a
+# A program for tests may use the rooms of the installer (a double of a peer speaks its protocol): the linker takes what it
+# needs.
+$(BUILD)/libtestable.a: $(TESTABLE_OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libtestable.a $(BUILD)/libambient.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -o $@
 
 $(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
+.PHONY: units tools
+units: $(UNIT_PROGRAMS)
+tools: $(TOOL_PROGRAMS)
+
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
-	libcmocka-dev nftables iproute2 conntrack python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go
+	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go
 
 .PHONY: deps
 deps:
 	@tests/deps $(PACKAGES)
 
-PYTEST_FOLDERS = $(wildcard tests/netns tests/plugin)
+PYTEST_FOLDERS = $(sort $(dir $(wildcard tests/*/test_*.py)))
 
 .PHONY: test
 test: deps
@@ -106,7 +133,7 @@ test: deps
 .PHONY: test-built
 test-built: all $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
 	@set -e; for program in $(UNIT_PROGRAMS); do echo "$$program"; $$program; done
-	$(if $(shell find $(PYTEST_FOLDERS) -name 'test_*.py' 2>/dev/null),AMBIENT_BUILD=$(BUILD) /usr/bin/python3 -m pytest -q -n 4 $(PYTEST_FOLDERS))
+	$(if $(PYTEST_FOLDERS),AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 $(PYTEST_FOLDERS))
 
 .PHONY: clean
 clean:
