@@ -153,6 +153,15 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 	return error_set(error, EINTR, "cannot read the nftables ruleset: it changes all the time");
 }
 
+int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error)
+{
+	header->nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
+	header->nlmsg_seq = socket->sequence++;
+	if (request(socket, header, false, NULL, NULL) < 0)
+		return error_set(error, errno, "the kernel refused a netfilter request");
+	return 0;
+}
+
 int nft_batch_new(struct nft_socket *socket, struct error *error, struct nft_batch **ret_batch)
 {
 	struct nft_batch *batch = calloc(1, sizeof *batch);

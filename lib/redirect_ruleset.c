@@ -107,11 +107,11 @@ static void input_chain(struct ruleset *ruleset)
 
 	/* tcp flags & (fin | syn | rst | ack) == syn tcp dport 15001 meta mark & 0xfff != 0x539 ct status & dnat == 0
 	 * counter reject with tcp reset */
-	RULE(ruleset, CHAIN_INPUT, "guard outbound port", REDIRECT_OUTCOME_GUARD, tcp_syn, tcp_dport(REDIRECT_PORT_OUTBOUND),
+	RULE(ruleset, CHAIN_INPUT, "guard: outbound port", REDIRECT_OUTCOME_GUARD, tcp_syn, tcp_dport(REDIRECT_PORT_OUTBOUND),
 	     is_not(mark_is(REDIRECT_TUNNEL_MARK)), is_not(plain(MATCH_CT_STATUS_DNAT)), plain(RESET_TCP));
 
 	/* the same for tcp dport 15006 */
-	RULE(ruleset, CHAIN_INPUT, "guard inbound port", REDIRECT_OUTCOME_GUARD, tcp_syn, tcp_dport(REDIRECT_PORT_INBOUND),
+	RULE(ruleset, CHAIN_INPUT, "guard: inbound port", REDIRECT_OUTCOME_GUARD, tcp_syn, tcp_dport(REDIRECT_PORT_INBOUND),
 	     is_not(mark_is(REDIRECT_TUNNEL_MARK)), is_not(plain(MATCH_CT_STATUS_DNAT)), plain(RESET_TCP));
 }
 
@@ -145,19 +145,19 @@ static void prerouting_redirect_chain(struct ruleset *ruleset, const struct redi
 
 	if (redirect->exclude.interfaces_count > 0) {
 		/* iifname @excluded-interfaces counter accept */
-		RULE(ruleset, chain, "excluded interfaces in", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: interfaces in", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_IIFNAME_SET, SET_EXCLUDED_INTERFACES), accept_it);
 	}
 	if (redirect->exclude.inbound_ports_count > 0) {
 		/* tcp dport @excluded-inbound-ports counter accept */
-		RULE(ruleset, chain, "excluded inbound ports", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: inbound ports", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_TCP_DPORT_SET, SET_EXCLUDED_INBOUND_PORTS), accept_it);
 	}
 
 	/* Row 1. */
 	if (redirect->virtual_interfaces_count > 0) {
 		/* meta l4proto tcp iifname @virtual-interfaces counter redirect to :15001 */
-		RULE(ruleset, chain, "virtual interfaces", REDIRECT_OUTCOME_VIRTUAL_INTERFACE, tcp,
+		RULE(ruleset, chain, "virtual-interface", REDIRECT_OUTCOME_VIRTUAL_INTERFACE, tcp,
 		     in_set(MATCH_IIFNAME_SET, SET_VIRTUAL_INTERFACES), redirect_to(REDIRECT_PORT_OUTBOUND));
 	}
 	/* Without row 6 nothing is left that the other rows could be an exception to. */
@@ -165,10 +165,10 @@ static void prerouting_redirect_chain(struct ruleset *ruleset, const struct redi
 		return;
 
 	/* Row 2. ip saddr 169.254.7.127 counter accept */
-	RULE(ruleset, chain, "probes ipv4", REDIRECT_OUTCOME_PROBE, ipv4(MATCH_IPV4_SADDR, redirect->host_probe_ipv4), accept_it);
+	RULE(ruleset, chain, "probe: ipv4", REDIRECT_OUTCOME_PROBE, ipv4(MATCH_IPV4_SADDR, redirect->host_probe_ipv4), accept_it);
 	if (redirect->ipv6) {
 		/* ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff counter accept */
-		RULE(ruleset, chain, "probes ipv6", REDIRECT_OUTCOME_PROBE, ipv6(MATCH_IPV6_SADDR, redirect->host_probe_ipv6),
+		RULE(ruleset, chain, "probe: ipv6", REDIRECT_OUTCOME_PROBE, ipv6(MATCH_IPV6_SADDR, redirect->host_probe_ipv6),
 		     accept_it);
 	}
 
@@ -196,26 +196,26 @@ static void outbound_exclusions(struct ruleset *ruleset, const struct redirect *
 
 	if (redirect->exclude.interfaces_count > 0) {
 		/* oifname @excluded-interfaces counter accept */
-		RULE(ruleset, chain, "excluded interfaces out", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: interfaces out", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_OIFNAME_SET, SET_EXCLUDED_INTERFACES), accept_it);
 	}
 	if (redirect->exclude.outbound_ports_count > 0) {
 		/* tcp dport @excluded-outbound-ports counter accept */
-		RULE(ruleset, chain, "excluded outbound tcp ports", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: outbound tcp ports", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_TCP_DPORT_SET, SET_EXCLUDED_OUTBOUND_PORTS), accept_it);
 		/* udp dport @excluded-outbound-ports counter accept: only DNS over UDP is ever redirected */
 		if (redirect->dns_capture)
-			RULE(ruleset, chain, "excluded outbound udp ports", REDIRECT_OUTCOME_EXCLUDED,
+			RULE(ruleset, chain, "excluded: outbound udp ports", REDIRECT_OUTCOME_EXCLUDED,
 			     in_set(MATCH_UDP_DPORT_SET, SET_EXCLUDED_OUTBOUND_PORTS), accept_it);
 	}
 	if (ruleset->sets[SET_EXCLUDED_OUTBOUND_IPV4].elements_count > 0) {
 		/* ip daddr @excluded-outbound-ipv4 counter accept */
-		RULE(ruleset, chain, "excluded outbound ipv4", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: outbound ipv4", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_IPV4_DADDR_SET, SET_EXCLUDED_OUTBOUND_IPV4), accept_it);
 	}
 	if (redirect->ipv6 && ruleset->sets[SET_EXCLUDED_OUTBOUND_IPV6].elements_count > 0) {
 		/* ip6 daddr @excluded-outbound-ipv6 counter accept */
-		RULE(ruleset, chain, "excluded outbound ipv6", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: outbound ipv6", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_IPV6_DADDR_SET, SET_EXCLUDED_OUTBOUND_IPV6), accept_it);
 	}
 }
@@ -232,7 +232,7 @@ static void output_redirect_chain(struct ruleset *ruleset, const struct redirect
 
 	/* Row 2. udp dport 53 oif != lo counter redirect to :15053 */
 	if (redirect->dns_capture)
-		RULE(ruleset, chain, "dns udp", REDIRECT_OUTCOME_DNS, udp_dport(53), is_not(out_of_lo),
+		RULE(ruleset, chain, "dns: udp", REDIRECT_OUTCOME_DNS, udp_dport(53), is_not(out_of_lo),
 		     redirect_to(REDIRECT_PORT_DNS));
 
 	/* Row 1, and "not to 127.0.0.1/::1" of rows 3 and 6. ip daddr 169.254.7.127 accept; ip daddr 127.0.0.1 accept */
@@ -249,7 +249,7 @@ static void output_redirect_chain(struct ruleset *ruleset, const struct redirect
 
 	/* Row 3. tcp dport 53 counter redirect to :15053 */
 	if (redirect->dns_capture)
-		RULE(ruleset, chain, "dns tcp", REDIRECT_OUTCOME_DNS, tcp_dport(53), redirect_to(REDIRECT_PORT_DNS));
+		RULE(ruleset, chain, "dns: tcp", REDIRECT_OUTCOME_DNS, tcp_dport(53), redirect_to(REDIRECT_PORT_DNS));
 
 	/* Row 4. meta mark & 0xfff == 0x111 accept */
 	RULE(ruleset, chain, "carried by the tunnel", REDIRECT_OUTCOME_NONE, mark_is(REDIRECT_CONNECTION_MARK), accept_it);

@@ -98,7 +98,9 @@ struct statement {
 
 struct ruleset_rule {
 	enum ruleset_chain_id chain;
-	const char *name; /* its comment in the kernel, and its name in messages */
+	/* Its comment in the kernel, and its name in messages. A rule that counts begins with the name of its outcome ("dns: udp"):
+	 * that is how the counters of a dump are told apart. */
+	const char *name;
 	enum redirect_outcome outcome;
 	struct statement statements[RULE_STATEMENTS_MAX];
 	size_t statements_count;

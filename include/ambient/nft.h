@@ -32,6 +32,10 @@ int nft_generation(struct nft_socket *socket, struct error *error, uint32_t *ret
 int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const char *table, const char *set,
 	     mnl_cb_t callback, void (*restart)(void *), void *data, struct error *error);
 
+/* Sends one request of another netfilter subsystem (conntrack's, say) over the same socket and waits for its acknowledgement.
+ * The header's sequence number and the flag that asks for the acknowledgement are set here. */
+int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error);
+
 struct nft_batch;
 int nft_batch_new(struct nft_socket *socket, struct error *error, struct nft_batch **ret_batch);
 void nft_batch_free(struct nft_batch *batch); /* NULL is fine */
