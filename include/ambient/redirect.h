@@ -4,7 +4,7 @@
  *   redirect.c          apply, remove, counters
  *   redirect_verify.c   the kernel against the struct, by content
  *   redirect_render.c   the same rules as nft syntax
- *   redirect_json.c     the struct from and to the `redirect` object of a configuration
+ *   redirect_config.c   the struct from and to the `redirect` object of a configuration
  *
  * The outcomes are those of the packet tables in docs/redirection.md. */
 #ifndef AMBIENT_REDIRECT_H

@@ -17,7 +17,7 @@ struct nl_sock;
 int route_socket_open(struct error *error, struct nl_sock **ret_socket);
 void route_socket_close(struct nl_sock *socket);
 
-/* Adds what is missing; idempotent (NLM_F_EXCL, EEXIST is success). With `lo` down the route cannot stand: lo is brought up.
+/* Adds what is missing; idempotent (NLM_F_EXCL). Somebody else's default route in table 100 is an error (EEXIST). With `lo` down the route cannot stand: lo is brought up.
  * ipv6: also IPv6. Where IPv6 is absent, or disabled on all interfaces or on lo alone (EACCES), its route cannot stand and
  * that is no error: IPv4 is never left unprotected for it. */
 int route_add(struct nl_sock *socket, bool ipv6, struct error *error);
@@ -25,7 +25,7 @@ int route_add(struct nl_sock *socket, bool ipv6, struct error *error);
 /* Removes both families; what is not there is no error. Other people's rules and routes in table 100 stay. */
 int route_remove(struct nl_sock *socket, struct error *error);
 
-/* Looks whether the rule and the route stand, once each and as they should be. `ret_difference` gets a sentence, or an empty
+/* Looks whether the rule and the route stand as they should. `ret_difference` gets a sentence, or an empty
  * string. Where IPv6 is absent or disabled on all or on lo, its route is not expected; where IPv6 is absent neither is its
  * rule. */
 int route_verify(struct nl_sock *socket, bool ipv6, struct error *error, char *ret_difference, size_t size);
