@@ -1,0 +1,114 @@
+/* render, verify and version: what needs no running agent. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/json.h"
+#include "ambient/netns.h"
+#include "ambient/redirect.h"
+#include "installer/cli/commands.h"
+#include "version.h"
+
+#define REDIRECT_TEXT_MAX (1 << 20)
+
+struct arguments {
+	const char *netns, *redirect, *stage;
+};
+
+static int parse(int argc, char **argv, struct arguments *ret_arguments)
+{
+	static const struct option options[] = {
+		{ "netns", required_argument, NULL, 'n' },
+		{ "redirect", required_argument, NULL, 'r' },
+		{ "stage", required_argument, NULL, 's' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct arguments arguments = { .stage = "full" };
+	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+		if (option == 'n')
+			arguments.netns = optarg;
+		else if (option == 'r')
+			arguments.redirect = optarg;
+		else if (option == 's')
+			arguments.stage = optarg;
+		else
+			return -1;
+	}
+	if (optind != argc || (strcmp(arguments.stage, "full") != 0 && strcmp(arguments.stage, "guard") != 0)) {
+		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+		return -1;
+	}
+	*ret_arguments = arguments;
+	return 0;
+}
+
+static enum redirect_stage stage_of(const struct arguments *arguments)
+{
+	return strcmp(arguments->stage, "guard") == 0 ? REDIRECT_STAGE_GUARD : REDIRECT_STAGE_FULL;
+}
+
+static int read_redirect(const struct arguments *arguments, struct error *error, struct redirect *redirect)
+{
+	cleanup_cjson cJSON *json = NULL;
+	redirect_init(redirect);
+	if (!arguments->redirect)
+		return 0;
+	if (json_parse(arguments->redirect, strlen(arguments->redirect), REDIRECT_TEXT_MAX, "--redirect", error, &json) < 0)
+		return -1;
+	return redirect_from_json(json, "redirect", error, redirect);
+}
+
+static int failed(const char *command, const struct error *error)
+{
+	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
+	return EXIT_STATUS_FAILED;
+}
+
+int command_render(int argc, char **argv)
+{
+	struct arguments arguments;
+	struct error error = { 0 };
+	cleanup_redirect struct redirect redirect = { 0 };
+	cleanup_free char *text = NULL;
+	if (parse(argc, argv, &arguments) < 0)
+		return EXIT_STATUS_USAGE;
+	if (read_redirect(&arguments, &error, &redirect) < 0 || redirect_render(&redirect, stage_of(&arguments), &error, &text) < 0)
+		return failed(argv[0], &error);
+	fputs(text, stdout);
+	return EXIT_STATUS_DONE;
+}
+
+int command_verify(int argc, char **argv)
+{
+	struct arguments arguments;
+	struct error error = { 0 };
+	struct redirect_difference difference;
+	cleanup_redirect struct redirect redirect = { 0 };
+	cleanup_close int netns = -1;
+	cleanup_redirect_session struct redirect_session *session = NULL;
+	if (parse(argc, argv, &arguments) < 0)
+		return EXIT_STATUS_USAGE;
+	if (!arguments.netns) {
+		fputs("ambient-installer verify: --netns PATH is missing\n", stderr);
+		return EXIT_STATUS_USAGE;
+	}
+	if (read_redirect(&arguments, &error, &redirect) < 0 || netns_open(arguments.netns, &error, &netns) < 0 ||
+	    redirect_session_open(netns, &error, &session) < 0 ||
+	    redirect_verify(session, &redirect, stage_of(&arguments), &error, &difference) < 0)
+		return failed(argv[0], &error);
+	if (difference.text[0] == '\0') {
+		printf("%s: as it should be\n", arguments.netns);
+		return EXIT_STATUS_DONE;
+	}
+	printf("%s: %s\n", arguments.netns, difference.text);
+	return EXIT_STATUS_DIFFERENCE;
+}
+
+int command_version(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	puts(AMBIENT_VERSION);
+	return EXIT_STATUS_DONE;
+}
