@@ -125,13 +125,16 @@ static void output_mark_chain(struct ruleset *ruleset)
 /* What both redirect chains begin with: who is not concerned at all. */
 static void chain_start(struct ruleset *ruleset, const struct redirect *redirect, enum ruleset_chain_id chain)
 {
+	bool is_in = chain == CHAIN_PREROUTING_REDIRECT;
 	if (!redirect->ipv6) {
 		/* meta nfproto ipv6 accept */
-		RULE(ruleset, chain, "ipv6 is off", REDIRECT_OUTCOME_NONE, plain(MATCH_IPV6), accept_it);
+		RULE(ruleset, chain, is_in ? "ipv6 is off in" : "ipv6 is off out", REDIRECT_OUTCOME_NONE, plain(MATCH_IPV6),
+		     accept_it);
 	}
 	if (redirect->existing_connections == EXISTING_CONNECTIONS_KEEP) {
 		/* tcp flags & (fin | syn | rst | ack) != syn accept */
-		RULE(ruleset, chain, "open connections", REDIRECT_OUTCOME_NONE, is_not(tcp_syn), accept_it);
+		RULE(ruleset, chain, is_in ? "open connections in" : "open connections out", REDIRECT_OUTCOME_NONE, is_not(tcp_syn),
+		     accept_it);
 	}
 }
 
