@@ -1,0 +1,56 @@
+/* An attachment is (container id, interface): one interface of one sandbox. What an ADD did is remembered in one file each,
+ * runDir/attachments/CONTAINER:INTERFACE.json: it serves CHECK and DEL without the installer, DEL without CNI_NETNS, GC, and
+ * the installer's restart. */
+#ifndef AMBIENT_ATTACHMENT_H
+#define AMBIENT_ATTACHMENT_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "ambient/error.h"
+#include "ambient/netns.h"
+#include "ambient/redirect.h"
+
+struct attachment {
+	char *network;	    /* the network configuration's name */
+	char *container_id; /* as CNI allows: [a-zA-Z0-9][a-zA-Z0-9_.-]* */
+	char *interface;
+	char *netns_path;	  /* NULL: not known */
+	struct netns_id netns;	  /* 0, 0: not known */
+	char *pod_namespace, *pod_name, *pod_uid; /* NULL: no pod, or not known */
+	char **addresses;	  /* text, of prevResult */
+	size_t addresses_count;
+	bool is_enrolled;	  /* the redirect below is in force */
+	struct redirect redirect;
+};
+
+void attachment_clear(struct attachment *attachment);
+#define cleanup_attachment __attribute__((cleanup(attachment_clear)))
+
+/* Whether a container id or an interface may be part of a file name and of a message. */
+bool attachment_container_id_is_valid(const char *container_id);
+bool attachment_interface_is_valid(const char *interface);
+
+/* The object of the file, and of messages; NULL: no memory. */
+cJSON *attachment_to_json(const struct attachment *attachment);
+/* `where` is the object's place, for messages. */
+int attachment_from_json(const cJSON *json, const char *where, struct error *error, struct attachment *ret_attachment);
+
+/* Writes the file, atomically; makes the directory. */
+int attachment_write(const char *run_dir, const struct attachment *attachment, struct error *error);
+
+/* Absent: 0, and `ret_found` is false. A file that can't be understood is renamed to NAME.corrupt and is an error that says
+ * so: the next look finds none. */
+int attachment_read(const char *run_dir, const char *container_id, const char *interface, struct error *error,
+		    struct attachment *ret_attachment, bool *ret_found);
+
+/* Absent is no error. */
+int attachment_remove(const char *run_dir, const char *container_id, const char *interface, struct error *error);
+
+/* Calls `visit` for each; a visitor that returns -1 ends the walk. Files that can't be understood are set aside and told to
+ * `corrupt` (may be NULL). */
+int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
+		    void (*corrupt)(void *data, const char *message), void *data, struct error *error);
+
+#endif
