@@ -189,7 +189,7 @@ int attachment_from_json(const cJSON *json, const char *where, struct error *err
 static int path_of(const char *run_dir, const char *container_id, const char *interface, struct error *error, char **ret_path)
 {
 	if (!attachment_container_id_is_valid(container_id) || !attachment_interface_is_valid(interface))
-		return error_set(error, EINVAL, "container id \"%.64s\" or interface \"%.32s\" is not allowed", container_id,
+		return error_say(error, EINVAL, "container id \"%.64s\" or interface \"%.32s\" is not allowed", container_id,
 				 interface);
 	/* Neither may hold a colon. */
 	char *path;

@@ -23,6 +23,18 @@ int error_set(struct error *error, int number, const char *format, ...)
 	return -1;
 }
 
+int error_say(struct error *error, int number, const char *format, ...)
+{
+	if (!error || error_is_set(error))
+		return -1;
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(error->message, sizeof error->message, format, arguments);
+	va_end(arguments);
+	error->number = number;
+	return -1;
+}
+
 int error_wrap(struct error *error, const char *format, ...)
 {
 	if (!error)

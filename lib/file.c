@@ -20,7 +20,7 @@ int file_read(const char *path, size_t limit, struct error *error, char **ret_te
 	if (fstat(fd, &status) < 0)
 		return error_set(error, errno, "cannot read %s", path);
 	if (!S_ISREG(status.st_mode))
-		return error_set(error, EINVAL, "cannot read %s: it is not a regular file", path);
+		return error_say(error, EINVAL, "cannot read %s: it is not a regular file", path);
 
 	/* One more than may be: a file that grows meanwhile is found too large. */
 	cleanup_free char *text = malloc(limit + 2);
@@ -38,7 +38,7 @@ int file_read(const char *path, size_t limit, struct error *error, char **ret_te
 		length += (size_t)got;
 	}
 	if (length > limit)
-		return error_set(error, EFBIG, "cannot read %s: it is larger than %zu bytes", path, limit);
+		return error_say(error, EFBIG, "cannot read %s: it is larger than %zu bytes", path, limit);
 	text[length] = '\0';
 	*ret_text = steal_pointer(text);
 	*ret_length = length;

@@ -24,7 +24,7 @@ int netns_check(int fd, struct error *error)
 		return error_set(error, errno, "cannot look at the network namespace");
 	/* Only on nsfs does the ioctl mean what it should: elsewhere its number may be another's. */
 	if (filesystem.f_type != NSFS_MAGIC || ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
-		return error_set(error, EINVAL, "it is not a network namespace");
+		return error_say(error, EINVAL, "it is not a network namespace");
 	return 0;
 }
 
@@ -58,7 +58,7 @@ int netns_refuse_own(int fd, struct error *error)
 	if (stat(OWN_NETNS, &own) < 0)
 		return error_set(error, errno, "cannot look at our own network namespace %s", OWN_NETNS);
 	if (id.device == own.st_dev && id.inode == own.st_ino)
-		return error_set(error, EPERM, "the network namespace is the host's own");
+		return error_say(error, EPERM, "the network namespace is the host's own");
 	return 0;
 }
 

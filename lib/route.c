@@ -400,7 +400,7 @@ int route_add(struct nl_sock *socket, bool ipv6, struct error *error)
 		if (route_verify(socket, ipv6, error, difference, sizeof difference) < 0)
 			return -1;
 		if (difference[0] != '\0')
-			return error_set(error, EEXIST, "cannot set up table %d, which somebody else uses: %s", REDIRECT_ROUTE_TABLE,
+			return error_say(error, EEXIST, "cannot set up table %d, which somebody else uses: %s", REDIRECT_ROUTE_TABLE,
 					 difference);
 	}
 	return 0;

@@ -95,7 +95,7 @@ int wire_encode(const struct wire_message *message, struct error *error, char **
 	if (!text)
 		return error_set(error, ENOMEM, "cannot build a message");
 	if (strlen(text) > WIRE_PACKET_MAX)
-		return error_set(error, EMSGSIZE, "a message of type %s has %zu bytes, at most %d fit", kind_names[message->kind],
+		return error_say(error, EMSGSIZE, "a message of type %s has %zu bytes, at most %d fit", kind_names[message->kind],
 				 strlen(text), WIRE_PACKET_MAX);
 	*ret_text = steal_pointer(text);
 	return 0;
@@ -128,12 +128,12 @@ static int read_versions(const cJSON *json, struct error *error, struct wire_mes
 	if (version == 0 || minimum == 0 || minimum > version)
 		return error_set(error, 0, "version and minimumVersion are missing or contradict each other");
 	if (minimum > WIRE_VERSION)
-		return error_set(error, EPROTONOSUPPORT,
+		return error_say(error, EPROTONOSUPPORT,
 				 "the other side speaks version %ld and understands none before %ld, this one speaks %d: it is the older of "
 				 "plugin and installer and must be upgraded",
 				 version, minimum, WIRE_VERSION);
 	if (version < WIRE_VERSION_MINIMUM)
-		return error_set(error, EPROTONOSUPPORT,
+		return error_say(error, EPROTONOSUPPORT,
 				 "the other side speaks version %ld, this one understands none before %d: the other is the older of plugin "
 				 "and installer and must be upgraded",
 				 version, WIRE_VERSION_MINIMUM);

@@ -91,9 +91,9 @@ int wire_receive(int socket, struct error *error, struct wire_message *ret_messa
 		return error_set(error, errno, "cannot receive a message");
 	size_t count = take_descriptors(&packet, &descriptor);
 	if (received == 0)
-		return error_set(error, ECONNRESET, "the other side closed the connection");
+		return error_say(error, ECONNRESET, "the other side closed the connection");
 	if ((packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || received > WIRE_PACKET_MAX)
-		return error_set(error, EPROTO, "a message is larger than %d bytes or carries too many descriptors", WIRE_PACKET_MAX);
+		return error_say(error, EPROTO, "a message is larger than %d bytes or carries too many descriptors", WIRE_PACKET_MAX);
 
 	if (wire_decode(text, (size_t)received, error, &message) < 0) {
 		if (error && error->number == 0)
@@ -101,7 +101,7 @@ int wire_receive(int socket, struct error *error, struct wire_message *ret_messa
 		return -1;
 	}
 	if (count > 1 || (count == 1 && !carries_descriptor(message.kind)) || (count == 0 && message.kind == WIRE_ADD))
-		return error_set(error, EPROTO, "a message carries %zu descriptors, expected %s", count,
+		return error_say(error, EPROTO, "a message carries %zu descriptors, expected %s", count,
 				 message.kind == WIRE_ADD   ? "one" :
 				 message.kind == WIRE_DEL ? "at most one" :
 							      "none");
@@ -117,7 +117,7 @@ static int make_address(const char *path, struct error *error, struct sockaddr_u
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (strlen(path) >= sizeof address.sun_path)
-		return error_set(error, ENAMETOOLONG, "socket path %s is longer than %zu characters", path,
+		return error_say(error, ENAMETOOLONG, "socket path %s is longer than %zu characters", path,
 				 sizeof address.sun_path - 1);
 	strcpy(address.sun_path, path);
 	*ret_address = address;
@@ -131,7 +131,7 @@ static int check_peer(int socket, struct error *error)
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
 		return error_set(error, errno, "cannot tell who the peer is");
 	if (peer.uid != 0)
-		return error_set(error, EPERM, "the peer (pid %d) has uid %u, only root may talk here", (int)peer.pid, peer.uid);
+		return error_say(error, EPERM, "the peer (pid %d) has uid %u, only root may talk here", (int)peer.pid, peer.uid);
 	return 0;
 }
 

@@ -22,6 +22,9 @@ struct error {
  * first cause. Always returns -1, so that `return error_set(...)` reads well. `error` may be NULL. */
 int error_set(struct error *error, int number, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* The same without the words for `number`: the sentence says it already, and the number is for callers that look at it. */
+int error_say(struct error *error, int number, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Puts "message: " in front of what is there. Always returns -1. */
 int error_wrap(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
