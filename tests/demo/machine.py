@@ -1,0 +1,208 @@
+"""A node in a box: the network namespace that we are in plays the node (a bridge, the world outside on lo), named namespaces
+play pods, and cnitool plays the container runtime.
+
+Needs a network, mount and process namespace of its own (`run` makes them): /run and /var/lib are replaced by empty ones, so that
+nothing is written to the machine's disk, and all that is needed from there is copied first."""
+import contextlib
+import ctypes
+import json
+import os
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = Path("/run/ambient-cni-demo")
+CLONE_NEWNET = 0x40000000
+MS_NOSUID, MS_NODEV = 2, 4
+
+OUTSIDE = {4: "198.51.100.80", 6: "2001:db8::80"}
+NAME_SERVER = "198.51.100.53"
+PROBE = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
+SUBNET = {4: "10.244.0.0/24", 6: "fd10:244::/64"}
+# host-local gives out addresses by the network's name: two networks on one bridge need ranges of their own.
+PLAIN_START = {4: "10.244.0.100", 6: "fd10:244::100"}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result, what):
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+@contextlib.contextmanager
+def inside(path):
+    """The calling thread is in the network namespace at `path` (None: stays where it is)."""
+    if path is None:
+        yield
+        return
+    with open("/proc/thread-self/ns/net", "rb") as home, open(path, "rb") as there:
+        _check(_libc.setns(there.fileno(), CLONE_NEWNET), f"setns {path}")
+        try:
+            yield
+        finally:
+            _check(_libc.setns(home.fileno(), CLONE_NEWNET), "setns back")
+
+
+def run(*arguments, stdin=None, check=True, netns=None):
+    with inside(netns):
+        done = subprocess.run([str(argument) for argument in arguments], input=stdin, capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, arguments))}: exit status {done.returncode}: {done.stderr}{done.stdout}")
+    return done
+
+
+class Program:
+    """A Python program of this folder that was started in a namespace, and the events (JSON lines) that it prints."""
+
+    def __init__(self, netns, script, *arguments):
+        self.events = []
+        self.condition = threading.Condition()
+        with inside(netns):
+            self.process = subprocess.Popen(["/usr/bin/python3", "-B", ROOT / script, *arguments], text=True,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        threading.Thread(target=self._read, daemon=True).start()
+        if not self.wait(lambda event: event["listener"] == "ready"):
+            raise RuntimeError(f"{script} {' '.join(arguments)} did not start")
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self.condition:
+                self.events.append(json.loads(line))
+                self.condition.notify_all()
+
+    def wait(self, predicate, timeout=5):
+        """The first event of which the predicate is true; None when none came in time."""
+        def find():
+            return next((event for event in self.events if predicate(event)), None)
+        with self.condition:
+            self.condition.wait_for(find, timeout)
+            return find()
+
+    def matching(self, predicate):
+        with self.condition:
+            return [event for event in self.events if predicate(event)]
+
+    def tell(self, value):
+        self.process.stdin.write(json.dumps(value) + "\n")
+        self.process.stdin.flush()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+@dataclass
+class Pod:
+    name: str
+    netns: str
+    addresses: dict = field(default_factory=dict)
+    programs: list = field(default_factory=list)
+
+    def start(self, script, *arguments):
+        program = Program(self.netns, script, *arguments)
+        self.programs.append(program)
+        return program
+
+    def stop(self):
+        while self.programs:
+            self.programs.pop().stop()
+
+    def run(self, *arguments, **options):
+        return run(*arguments, netns=self.netns, **options)
+
+
+class Machine:
+    def __init__(self, build, cni_plugins, cnitool):
+        self.has_ipv6 = os.path.exists("/proc/net/if_inet6")
+        self.families = (4, 6) if self.has_ipv6 else (4,)
+        self.pods = {}
+        self.programs = []
+        self._make_root([build / "ambient-cni", build / "ambient-installer", cni_plugins / "bridge", cni_plugins / "host-local",
+                         cnitool])
+        self.cnitool = ROOT / "bin" / cnitool.name
+        self.installer = ROOT / "bin/ambient-installer"
+        self._make_networks()
+        self._make_node()
+
+    def _make_root(self, programs):
+        # Read before the mounts: what is copied may lie below a folder that they hide.
+        scripts = {path.name: path.read_bytes() for path in (HERE / "tunnel.py", HERE / "server.py")}
+        binaries = {f"bin/{path.name}": path.read_bytes() for path in programs}
+        for target in ("/run", "/var/lib"):
+            _check(_libc.mount(b"ambient-cni-demo", target.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755"),
+                   f"mount a tmpfs at {target}")
+        (ROOT / "bin").mkdir(parents=True)
+        for name, content in (scripts | binaries).items():
+            (ROOT / name).write_bytes(content)
+            (ROOT / name).chmod(0o755)
+
+    def _make_networks(self):
+        """Three networks: the primary plugin alone, with ours chained behind it, and ours alone (as a meta plugin calls it)."""
+        def bridge(**start):
+            ranges = [[{"subnet": SUBNET[family]} | {key: value[family] for key, value in start.items()}] for family in self.families]
+            return {"type": "bridge", "bridge": "cni0", "isDefaultGateway": True,
+                    "ipam": {"type": "host-local", "ranges": ranges}}
+
+        ambient = {"type": "ambient-cni", "enrollment": "always", "runDir": str(ROOT / "ambient-cni"), "logLevel": "warn",
+                   "redirect": {"ipv6": self.has_ipv6}}
+        self.run_dir = ROOT / "ambient-cni"
+        folder = ROOT / "net.d"
+        folder.mkdir()
+        for name, plugins in (("plain", [bridge(rangeStart=PLAIN_START)]), ("podnet", [bridge(), ambient]),
+                              ("mesh", [ambient])):
+            # Debian's reference plugins refuse 1.1.0.
+            network = {"cniVersion": "1.0.0", "name": name, "plugins": plugins}
+            (folder / f"{name}.conflist").write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
+
+    def _make_node(self):
+        commands = ["link set lo up"]
+        for family in self.families:
+            for address in (OUTSIDE[family], PROBE[family]):
+                commands.append(f"addr add {address} dev lo")
+        commands.append(f"addr add {NAME_SERVER} dev lo")
+        self._settle(None)
+        run("ip", "-batch", "-", stdin="\n".join(commands) + "\n")
+        self.programs.append(Program(None, "server.py", "outside", "80", NAME_SERVER))
+
+    def _settle(self, netns):
+        """An IPv6 address can be used at once, without waiting whether somebody else has it."""
+        if self.has_ipv6:
+            for key in ("all", "default"):
+                run("sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0", netns=netns)
+
+    def make_pod(self, name):
+        """The sandbox, as a runtime makes it before it calls CNI: a namespace with lo up."""
+        run("ip", "netns", "add", name)
+        pod = self.pods[name] = Pod(name, f"/run/netns/{name}")
+        self._settle(pod.netns)
+        pod.run("ip", "link", "set", "lo", "up")
+        return pod
+
+    def remove_pod(self, pod):
+        pod.stop()
+        run("ip", "netns", "delete", pod.name)
+        del self.pods[pod.name]
+
+    def cni(self, verb, network, pod, check=True):
+        """What a container runtime does, by cnitool. Returns the finished process."""
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH": str(ROOT / "bin"), "NETCONFPATH": str(ROOT / "net.d"),
+                       "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME={pod.name}"}
+        done = subprocess.run([self.cnitool, verb, network, pod.netns], env=environment, capture_output=True, text=True,
+                              check=False)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"cnitool {verb} {network} {pod.netns}: exit status {done.returncode}: {done.stderr}{done.stdout}")
+        if verb == "add" and done.returncode == 0:
+            for entry in json.loads(done.stdout).get("ips", []):
+                address = entry["address"].partition("/")[0]
+                pod.addresses[6 if ":" in address else 4] = address
+        return done
+
+    def close(self):
+        for pod in self.pods.values():
+            pod.stop()
+        for program in self.programs:
+            program.stop()
