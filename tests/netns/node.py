@@ -44,12 +44,12 @@ link set pod1 up
         pod = "".join(self._address(address, device) for address, device in ((POD, "eth0"), (POD_SECOND, "eth1")))
         peer = "".join(self._address(address, device) for address, device in ((PEER, "pod0"), (PEER_SECOND, "pod1")))
         for family in self.families:
-            pod += f"-{family} route add default via {PEER[family]}\n"
+            pod += f"route add default via {PEER[family]}\n"
             for probe in (PROBE, OTHER_PROBE):
                 peer += f"addr add {probe[family]} dev lo {'nodad' if family == 6 else ''}\n"
         peer += "route add local 198.51.100.0/24 dev lo\n"
         if ipv6:
-            peer += "-6 route add local 2001:db8::/32 dev lo\n"
+            peer += "route add local 2001:db8::/32 dev lo\n"
         self.pod.ip(pod)
         self.peer.ip(peer)
         self.peer.nft(f"""

@@ -51,7 +51,7 @@ def make_socket(namespace, address, kind=socket.SOCK_STREAM, mark=None, device=N
         sock = socket.socket(domain_of(address), kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if mark is not None:
-        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
+        sock.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("I", mark))
     if device is not None:
         sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, device.encode())
     if transparent:
@@ -150,7 +150,7 @@ class Listeners:
             while True:
                 events = self.poll.poll(max(0, deadline - time.monotonic()))
                 if not events:
-                    abort_quietly(client)
+                    client.close()
                     return SILENT
                 for fd, _ in events:
                     if fd == client.fileno():
@@ -170,10 +170,6 @@ class Listeners:
         finally:
             if client.fileno() >= 0:
                 self.poll.unregister(client.fileno())
-
-
-def abort_quietly(sock):
-    sock.close()
 
 
 def original_destination_or_own(connection):
@@ -253,5 +249,31 @@ def inject(namespace, device, packet, mark=0, hardware_address=bytes(6)):
     with namespace:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         with sock:
-            sock.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
+            sock.setsockopt(socket.SOL_SOCKET, SO_MARK, struct.pack("I", mark))
             sock.sendto(packet, (device, protocol, 0, 0, hardware_address))
+
+
+def answers_echo(namespace, address, patience=PATIENCE):
+    """Whether an ICMP echo request is answered."""
+    domain = domain_of(address)
+    with namespace:
+        sock = socket.socket(domain, socket.SOCK_RAW,
+                             socket.IPPROTO_ICMPV6 if domain == socket.AF_INET6 else socket.IPPROTO_ICMP)
+    with sock:
+        request, answer = (128, 129) if domain == socket.AF_INET6 else (8, 0)
+        packet = struct.pack("!BBHHH", request, 0, 0, 4711, 1)
+        if domain == socket.AF_INET:  # for IPv6 the kernel does it
+            packet = struct.pack("!BBHHH", request, 0, _checksum(packet), 4711, 1)
+        sock.sendto(packet, (address, 0))
+        deadline = time.monotonic() + patience
+        while (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            try:
+                packet = sock.recv(2048)
+            except TimeoutError:
+                return False
+            if domain == socket.AF_INET:
+                packet = packet[20:]
+            if packet[0] == answer and packet[4:8] == struct.pack("!HH", 4711, 1):
+                return True
+    return False
