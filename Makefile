@@ -22,7 +22,8 @@ HARDENING = -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
 OPTIMISE ?= -O2 -g
 ifneq ($(STATIC),)
 PKG_FLAGS = --static
-LINK_MODE = -static-pie
+# glibc warns about name lookups in static programs; neither program makes any.
+LINK_MODE = -static-pie -Wl,--no-warnings
 else
 LINK_MODE = -pie
 endif
@@ -57,6 +58,7 @@ BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 
 .DEFAULT_GOAL = all
 .PHONY: all
+all: ## build both programs (the default)
 all: $(if $(PLUGIN_SOURCES),$(BUILD)/ambient-cni) $(if $(INSTALLER_SOURCES),$(BUILD)/ambient-installer)
 
 $(BUILD)/objects/%.o: %.c | $(BUILD)/version.h
@@ -118,26 +120,80 @@ tools: $(TOOL_PROGRAMS)
 
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
-	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go
+	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
+	python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace
+LINT_PACKAGES = clang-format clang-tidy shellcheck
+STATIC_PACKAGES = mmdebstrap
 
-.PHONY: deps
-deps:
+.PHONY: deps lint-deps
+deps: ## install what build and tests need (Debian 12, as root); elsewhere say what is missing
 	@tests/deps $(PACKAGES)
+lint-deps:
+	@tests/deps $(LINT_PACKAGES)
 
+.PHONY: demo
+demo: deps ## show the main job working: pods on a bridge, redirected; no cluster, about half a minute
+	@$(MAKE) -s all
+	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/demo/run
+
+# Tests with real packets and processes, four at a time: they mostly wait.
 PYTEST_FOLDERS = $(sort $(dir $(wildcard tests/*/test_*.py)))
+PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 -p no:cacheprovider
 
-.PHONY: test
-test: deps
+.PHONY: test test-built
+test: deps ## build with -Werror and run every test
 	@$(MAKE) CI=true test-built
 
-.PHONY: test-built
-test-built: all $(UNIT_PROGRAMS) $(TOOL_PROGRAMS)
-	@set -e; for program in $(UNIT_PROGRAMS); do echo "$$program"; $$program; done
-	$(if $(PYTEST_FOLDERS),AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 $(PYTEST_FOLDERS))
+test-built: all run-units tools
+	$(if $(PYTEST_FOLDERS),$(PYTEST) $(PYTEST_FOLDERS))
+
+# One line for each unit test that passes, everything that it printed for one that does not.
+.PHONY: run-units
+run-units: $(patsubst %,%.passed,$(UNIT_PROGRAMS))
+$(BUILD)/tests/%.passed: $(BUILD)/tests/%
+	@$< > $@.log 2>&1 && echo "passed $(notdir $<)" || { cat $@.log; echo "FAILED $(notdir $<)"; exit 1; }
+	@touch $@
+
+.PHONY: asan
+asan: deps ## the whole test suite under the address and undefined-behaviour sanitizers
+	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(MAKE) CI=true SANITIZE=1 BUILD=$(BUILD)/asan test-built
+
+.PHONY: lint
+C_FILES = $(wildcard lib/*.[ch] include/ambient/*.h plugin/*.[ch] installer/*.[ch] installer/*/*.[ch] tests/*/*.[ch])
+TIDY_STAMPS = $(patsubst %.c,$(BUILD)/tidy/%.ok,$(filter %.c,$(C_FILES)))
+lint: lint-deps $(TIDY_STAMPS) ## clang-format, clang-tidy, shellcheck
+	clang-format --dry-run -Werror $(C_FILES)
+	shellcheck .ci/run tests/deps $(wildcard tests/*.sh)
+$(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
+	@mkdir -p $(@D)
+	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 2>$@.log || { cat $@.log; exit 1; }
+	@touch $@
+
+.PHONY: bench
+bench: deps ## measure against floors of the same run; see docs/performance.md
+	@$(MAKE) -s all static $(BENCH_PROGRAMS)
+	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/bench/run $(BENCH_ARGUMENTS)
+
+.PHONY: static
+static: ## both programs without any shared library, in build/static (a Debian 13 root, made once and kept in a cache)
+	@tests/deps $(STATIC_PACKAGES)
+	@VERSION='$(VERSION)' tests/static.sh $(abspath $(BUILD))
+
+.PHONY: install
+install: all ## put the programs below DESTDIR/PREFIX
+	install -D -m 0755 $(BUILD)/ambient-cni $(DESTDIR)$(PREFIX)/libexec/cni/ambient-cni
+	install -D -m 0755 $(BUILD)/ambient-installer $(DESTDIR)$(PREFIX)/sbin/ambient-installer
+	install -D -m 0644 docs/man/ambient-cni.8 $(DESTDIR)$(PREFIX)/share/man/man8/ambient-cni.8
+	install -D -m 0644 docs/man/ambient-installer.8 $(DESTDIR)$(PREFIX)/share/man/man8/ambient-installer.8
 
 .PHONY: clean
-clean:
+clean: ## remove what was built
 	rm -rf $(BUILD)
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
 
 .SECONDARY:
 -include $(shell find $(BUILD)/objects -name '*.d' 2>/dev/null)
