@@ -1,0 +1,186 @@
+/* The policy rule and the local route, in namespaces of the test's own; ip(8) is the independent witness. */
+#include "tests/unit/cmocka_headers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/route.h"
+
+/* Each test has a fresh namespace with lo up; the process stays in it until the next. */
+static int enter_fresh_namespace(void **state)
+{
+	struct nl_sock *socket = NULL;
+	if (unshare(CLONE_NEWNET) < 0 || system("ip link set lo up") != 0 || route_socket_open(NULL, &socket) < 0)
+		return -1;
+	*state = socket;
+	return 0;
+}
+
+static int leave(void **state)
+{
+	route_socket_close(*state);
+	return 0;
+}
+
+static int count_lines(const char *command)
+{
+	int lines = 0;
+	char line[512];
+	FILE *out = popen(command, "r");
+	assert_non_null(out);
+	while (fgets(line, sizeof line, out))
+		lines++;
+	pclose(out);
+	return lines;
+}
+
+#define RULES4 "ip -4 rule | grep -c 'fwmark 0x111/0xfff lookup 100' | grep -x 1"
+#define RULES6 "ip -6 rule | grep -c 'fwmark 0x111/0xfff lookup 100' | grep -x 1"
+#define ROUTE4 "ip -4 route show table 100 | grep '^local default dev lo'"
+#define ROUTE6 "ip -6 route show table 100 | grep '^local default dev lo'"
+
+static void assert_standing(struct nl_sock *socket, bool ipv6)
+{
+	char difference[256];
+	struct error error = { 0 };
+	assert_int_equal(route_verify(socket, ipv6, &error, difference, sizeof difference), 0);
+	assert_string_equal(difference, "");
+}
+
+static void assert_difference(struct nl_sock *socket, const char *words)
+{
+	char difference[256];
+	assert_int_equal(route_verify(socket, true, NULL, difference, sizeof difference), 0);
+	if (!strstr(difference, words))
+		fail_msg("\"%s\" does not say \"%s\"", difference, words);
+}
+
+static void both_families_once(void **state)
+{
+	struct nl_sock *socket = *state;
+	for (int i = 0; i < 2; i++) {
+		struct error error = { 0 };
+		assert_int_equal(route_add(socket, true, &error), 0);
+		assert_int_equal(count_lines(RULES4), 1);
+		assert_int_equal(count_lines(RULES6), 1);
+		assert_int_equal(count_lines(ROUTE4), 1);
+		assert_int_equal(count_lines(ROUTE6), 1);
+		assert_standing(socket, true);
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(route_remove(socket, NULL), 0);
+		assert_int_equal(count_lines("ip -4 rule; ip -6 rule; ip -4 route show table 100 2>&-; ip -6 route show table 100 2>&-"), 5);
+	}
+}
+
+static void ipv4_alone_where_asked(void **state)
+{
+	struct nl_sock *socket = *state;
+	assert_int_equal(route_add(socket, false, NULL), 0);
+	assert_int_equal(count_lines(RULES4), 1);
+	assert_int_equal(count_lines("ip -6 rule | grep fwmark"), 0);
+	assert_standing(socket, false);
+}
+
+static void loopback_is_brought_up(void **state)
+{
+	struct nl_sock *socket = *state;
+	struct error error = { 0 };
+	assert_int_equal(system("ip link set lo down"), 0);
+	assert_int_equal(route_add(socket, true, &error), 0);
+	assert_int_equal(count_lines("ip link show lo up"), 2);
+	assert_int_equal(count_lines(ROUTE4), 1);
+	assert_int_equal(count_lines(ROUTE6), 1);
+}
+
+static void each_part_that_is_missing_is_found(void **state)
+{
+	struct nl_sock *socket = *state;
+	static const struct {
+		const char *command, *words;
+	} cases[] = {
+		{ "ip -4 rule del pref 32764", "IPv4 rule" },
+		{ "ip -6 rule del pref 32764", "IPv6 rule" },
+		{ "ip -4 route flush table 100", "IPv4 route" },
+		{ "ip -6 route flush table 100", "IPv6 route" },
+		/* The IPv4 route survives: the kernel spares routes of scope host. */
+		{ "ip link set lo down; ip link set lo up", "IPv6 route" },
+		{ "ip -4 rule del pref 32764; ip -4 rule add fwmark 0x112/0xfff lookup 100 pref 32764", "other selectors" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		assert_int_equal(route_add(socket, true, NULL), 0);
+		assert_int_equal(system(cases[i].command), 0);
+		assert_difference(socket, cases[i].words);
+		assert_int_equal(route_add(socket, true, NULL), 0);
+		assert_standing(socket, true);
+	}
+}
+
+static int write_setting(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t written = write(fd, value, strlen(value));
+	close(fd);
+	return written > 0 ? 0 : -1;
+}
+
+static void ipv6_that_is_off_is_no_error(void **state)
+{
+	struct nl_sock *socket = *state;
+	static const char *const settings[] = { "/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/lo/disable_ipv6" };
+	for (size_t i = 0; i < 2; i++) {
+		struct error error = { 0 };
+		assert_int_equal(write_setting(settings[i], "1"), 0);
+		assert_int_equal(route_add(socket, true, &error), 0);
+		assert_int_equal(count_lines(RULES4), 1);
+		assert_int_equal(count_lines(ROUTE4), 1);
+		assert_int_equal(count_lines(ROUTE6), 0);
+		assert_standing(socket, true);
+		/* Switched on again, the route is missed. */
+		assert_int_equal(write_setting(settings[0], "0") | write_setting(settings[1], "0"), 0);
+		assert_difference(socket, "IPv6 route");
+		assert_int_equal(route_remove(socket, &error), 0);
+	}
+}
+
+static void what_others_have_in_the_table_stays(void **state)
+{
+	struct nl_sock *socket = *state;
+	assert_int_equal(system("ip route add 192.0.2.0/24 dev lo table 100 && ip rule add fwmark 7 lookup 100 pref 100"), 0);
+	assert_int_equal(route_add(socket, true, NULL), 0);
+	assert_standing(socket, true);
+	assert_int_equal(route_remove(socket, NULL), 0);
+	assert_int_equal(count_lines("ip route show table 100 | grep 192.0.2.0/24"), 1);
+	assert_int_equal(count_lines("ip rule | grep 'fwmark 0x7 lookup 100'"), 1);
+}
+
+static void somebody_elses_default_route_is_told(void **state)
+{
+	struct nl_sock *socket = *state;
+	struct error error = { 0 };
+	assert_int_equal(system("ip route add blackhole default table 100"), 0);
+	assert_int_equal(route_add(socket, true, &error), -1);
+	assert_int_equal(error.number, EEXIST);
+	assert_non_null(strstr(error.message, "another default route"));
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, enter_fresh_namespace, leave)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(both_families_once),
+		TEST(ipv4_alone_where_asked),
+		TEST(loopback_is_brought_up),
+		TEST(each_part_that_is_missing_is_found),
+		TEST(ipv6_that_is_off_is_no_error),
+		TEST(what_others_have_in_the_table_stays),
+		TEST(somebody_elses_default_route_is_told),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
