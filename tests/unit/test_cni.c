@@ -1,0 +1,93 @@
+/* CNI: versions, arguments, and results from each type to each version. */
+#include "tests/unit/cmocka_headers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/cni.h"
+#include "ambient/json.h"
+
+static void arguments_are_found_whole(void **state)
+{
+	(void)state;
+	static const char args[] = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=;XK8S_POD_NAME=no";
+	static const struct {
+		const char *key, *value;
+	} cases[] = { { "K8S_POD_NAMESPACE", "shop" }, { "K8S_POD_NAME", "cart" }, { "K8S_POD_UID", "" }, { "POD_NAME", NULL },
+		      { "IgnoreUnknown", "1" } };
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		cleanup_free char *value = cni_args_get(args, cases[i].key);
+		if (cases[i].value)
+			assert_string_equal(value, cases[i].value);
+		else
+			assert_null(value);
+	}
+	assert_null(cni_args_get(NULL, "K"));
+	assert_null(cni_args_get("K", "K"));
+	assert_null(cni_args_get(";;", "K"));
+}
+
+#define IPS10 "\"ips\":[{\"address\":\"10.0.0.2/24\",\"interface\":0},{\"address\":\"fd00::2/64\"}]"
+#define IPS04 "\"ips\":[{\"address\":\"10.0.0.2/24\",\"interface\":0,\"version\":\"4\"},{\"address\":\"fd00::2/64\",\"version\":\"6\"}]"
+#define REST "\"interfaces\":[{\"name\":\"eth0\",\"sandbox\":\"/x\"}],\"routes\":[{\"dst\":\"0.0.0.0/0\"}],\"dns\":{},\"other\":[9007199254740991]"
+
+static void results_are_converted_where_types_differ(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *previous;
+		enum cni_version version;
+		const char *result;
+	} cases[] = {
+		{ "{\"cniVersion\":\"1.0.0\"," IPS10 "," REST "}", CNI_1_0_0, "{\"cniVersion\":\"1.0.0\"," IPS10 "," REST "}" },
+		{ "{\"cniVersion\":\"1.0.0\"," IPS10 "," REST "}", CNI_1_1_0, "{\"cniVersion\":\"1.1.0\"," IPS10 "," REST "}" },
+		{ "{\"cniVersion\":\"1.1.0\"," IPS10 "," REST "}", CNI_0_4_0, "{\"cniVersion\":\"0.4.0\"," IPS04 "," REST "}" },
+		{ "{\"cniVersion\":\"0.3.1\"," IPS04 "," REST "}", CNI_1_0_0, "{\"cniVersion\":\"1.0.0\"," IPS10 "," REST "}" },
+		{ "{\"cniVersion\":\"0.3.0\"," IPS04 "," REST "}", CNI_0_4_0, "{\"cniVersion\":\"0.4.0\"," IPS04 "," REST "}" },
+		{ "{" IPS10 "}", CNI_1_0_0, "{\"cniVersion\":\"1.0.0\"," IPS10 "}" },
+		{ "{" IPS04 "}", CNI_0_3_1, "{\"cniVersion\":\"0.3.1\"," IPS04 "}" },
+		{ "{\"cniVersion\":\"0.2.0\",\"ip4\":{\"ip\":\"10.0.0.2/24\",\"gateway\":\"10.0.0.1\",\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}}",
+		  CNI_1_0_0,
+		  "{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"10.0.0.2/24\",\"gateway\":\"10.0.0.1\"}],"
+		  "\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}" },
+		{ NULL, CNI_1_1_0, "{\"cniVersion\":\"1.1.0\"}" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		cleanup_cjson cJSON *previous = cases[i].previous ? cJSON_Parse(cases[i].previous) : NULL;
+		cleanup_cjson cJSON *expected = cJSON_Parse(cases[i].result), *result = NULL;
+		struct error error = { 0 };
+		assert_int_equal(cni_result_convert(previous, cases[i].version, &error, &result), 0);
+		cleanup_free char *text = cJSON_PrintUnformatted(result);
+		if (!cJSON_Compare(result, expected, true))
+			fail_msg("case %zu: %s, expected %s", i, text, cases[i].result);
+	}
+}
+
+static void a_previous_result_that_is_none_is_refused(void **state)
+{
+	(void)state;
+	static const char *const cases[][2] = {
+		{ "[]", "prevResult: expected an object" },
+		{ "{\"cniVersion\":7}", "prevResult.cniVersion: expected a string" },
+		{ "{\"cniVersion\":\"2.0.0\"}", "found \"2.0.0\"" },
+		{ "{\"ips\":{}}", "prevResult.ips: expected a list" },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		cleanup_cjson cJSON *previous = cJSON_Parse(cases[i][0]), *result = NULL;
+		struct error error = { 0 };
+		assert_int_equal(cni_result_convert(previous, CNI_1_0_0, &error, &result), -1);
+		assert_non_null(strstr(error.message, cases[i][1]));
+		assert_null(result);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(arguments_are_found_whole),
+		cmocka_unit_test(results_are_converted_where_types_differ),
+		cmocka_unit_test(a_previous_result_that_is_none_is_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
