@@ -14,7 +14,6 @@
 
 #define VERSION 1
 #define FILE_MAX (256 * 1024)
-#define ADDRESSES_MAX 64
 #define CONTAINER_ID_MAX 128
 
 void attachment_clear(struct attachment *attachment)
@@ -136,8 +135,8 @@ static int read_addresses(const cJSON *json, const char *where, struct error *er
 	size_t count = (size_t)cJSON_GetArraySize(array);
 	if (count == 0)
 		return 0;
-	if (count > ADDRESSES_MAX)
-		return error_set(error, 0, "%s.addresses: expected at most %d, found %zu", where, ADDRESSES_MAX, count);
+	if (count > ATTACHMENT_ADDRESSES_MAX)
+		return error_set(error, 0, "%s.addresses: expected at most %d, found %zu", where, ATTACHMENT_ADDRESSES_MAX, count);
 	attachment->addresses = calloc(count, sizeof *attachment->addresses);
 	if (!attachment->addresses)
 		return error_set(error, ENOMEM, "cannot keep %s.addresses", where);

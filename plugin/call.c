@@ -35,22 +35,34 @@ static int copy_text(const char *text, struct error *error, char **ret_copy)
 	return 0;
 }
 
-static int copy_addresses(const struct call *call, struct error *error, struct attachment *attachment)
+/* An address belongs to the pod unless its interface is named and stands on the host. */
+static bool is_of_pod(const cJSON *result, const cJSON *ip)
 {
-	const cJSON *ips = cJSON_GetObjectItemCaseSensitive(call->config.previous_result, "ips"), *ip;
-	size_t count = (size_t)cJSON_GetArraySize(ips);
-	if (!cJSON_IsArray(ips) || count == 0)
-		return 0;
-	attachment->addresses = calloc(count, sizeof *attachment->addresses);
+	const cJSON *index = cJSON_GetObjectItemCaseSensitive(ip, "interface");
+	if (!cJSON_IsNumber(index) || index->valueint < 0)
+		return true;
+	const cJSON *interface =
+		cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(result, "interfaces"), index->valueint);
+	const cJSON *sandbox = cJSON_GetObjectItemCaseSensitive(interface, "sandbox");
+	return !interface || (cJSON_IsString(sandbox) && sandbox->valuestring[0] != '\0');
+}
+
+static int copy_addresses(const cJSON *result, struct error *error, struct attachment *attachment)
+{
+	const cJSON *ips = cJSON_GetObjectItemCaseSensitive(result, "ips"), *ip;
+	attachment->addresses = calloc(ATTACHMENT_ADDRESSES_MAX, sizeof *attachment->addresses);
 	if (!attachment->addresses)
 		return error_set(error, ENOMEM, "cannot describe the attachment");
 	cJSON_ArrayForEach(ip, ips)
 	{
-		const cJSON *address = cJSON_GetObjectItemCaseSensitive(ip, "address");
-		if (!cJSON_IsString(address))
+		if (!is_of_pod(result, ip))
 			continue;
+		if (attachment->addresses_count == ATTACHMENT_ADDRESSES_MAX)
+			return error_set(error, 0, "prevResult.ips: expected at most %d addresses of the pod, found more",
+					 ATTACHMENT_ADDRESSES_MAX);
 		/* Without the prefix length. */
-		char *copy = strndup(address->valuestring, strcspn(address->valuestring, "/"));
+		const char *address = cJSON_GetObjectItemCaseSensitive(ip, "address")->valuestring;
+		char *copy = strndup(address, strcspn(address, "/"));
 		if (!copy)
 			return error_set(error, ENOMEM, "cannot describe the attachment");
 		attachment->addresses[attachment->addresses_count++] = copy;
@@ -58,19 +70,27 @@ static int copy_addresses(const struct call *call, struct error *error, struct a
 	return 0;
 }
 
-int call_describe(const struct call *call, int netns, struct error *error, struct attachment *ret_attachment)
+int call_describe(const struct call *call, const cJSON *result, int netns, struct error *error,
+		  struct attachment *ret_attachment, enum cni_code *ret_code)
 {
 	cleanup_attachment struct attachment attachment = { 0 };
 	redirect_init(&attachment.redirect);
+	*ret_code = CNI_INTERNAL;
 	if (copy_text(call->config.name, error, &attachment.network) < 0 ||
 	    copy_text(call->container_id, error, &attachment.container_id) < 0 ||
 	    copy_text(call->interface, error, &attachment.interface) < 0 ||
-	    copy_text(call->netns_path, error, &attachment.netns_path) < 0 || copy_addresses(call, error, &attachment) < 0 ||
+	    copy_text(call->netns_path, error, &attachment.netns_path) < 0 ||
 	    (netns >= 0 && netns_identify(netns, error, &attachment.netns) < 0))
 		return -1;
-	attachment.pod_namespace = cni_args_get(call->args, "K8S_POD_NAMESPACE");
-	attachment.pod_name = cni_args_get(call->args, "K8S_POD_NAME");
-	attachment.pod_uid = cni_args_get(call->args, "K8S_POD_UID");
+	*ret_code = CNI_DECODING_FAILURE;
+	if (result && copy_addresses(result, error, &attachment) < 0)
+		return -1;
+	*ret_code = CNI_INVALID_ENVIRONMENT;
+	if (cni_args_get(call->args, "K8S_POD_NAMESPACE", error, &attachment.pod_namespace) < 0 ||
+	    cni_args_get(call->args, "K8S_POD_NAME", error, &attachment.pod_name) < 0 ||
+	    cni_args_get(call->args, "K8S_POD_UID", error, &attachment.pod_uid) < 0)
+		return -1;
+	*ret_code = CNI_OK;
 	*ret_attachment = attachment;
 	attachment = (struct attachment){ 0 };
 	return 0;

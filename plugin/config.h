@@ -28,7 +28,7 @@ struct plugin_config {
 	enum log_level log_level;
 	const char *log_file; /* empty: none */
 	struct redirect redirect;
-	const cJSON *previous_result;	 /* NULL: none */
+	const cJSON *previous_result;	 /* NULL: none; not looked into, whatever it is */
 	const cJSON *valid_attachments;	 /* GC; NULL: not given */
 };
 
@@ -36,8 +36,8 @@ struct plugin_config {
 int plugin_config_read(const cJSON *json, struct error *error, struct plugin_config *ret_config);
 void plugin_config_clear(struct plugin_config *config);
 
-/* An error is one of code 1. A missing cniVersion means 0.1.0 (CNI specification), which can't be chained. */
-int plugin_config_version(const cJSON *json, struct error *error, enum cni_version *ret_version);
+/* A missing cniVersion means 0.1.0 (CNI specification), which can't be chained. On failure `ret_code` says which kind. */
+int plugin_config_version(const cJSON *json, struct error *error, enum cni_version *ret_version, enum cni_code *ret_code);
 
 bool plugin_config_excludes(const struct plugin_config *config, const char *namespace_name);
 

@@ -6,6 +6,7 @@
 #include "plugin/installer_client.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,8 @@
 
 /* One ADD's conversation. `outcome` of a round. */
 enum outcome {
-	OUTCOME_DONE,	/* the pod may start */
+	OUTCOME_DONE,	/* the pod may start, in the mesh */
+	OUTCOME_OUTSIDE, /* the pod may start, outside */
 	OUTCOME_FAILED, /* with code and error */
 	OUTCOME_AWAY,	/* nobody is there */
 	OUTCOME_LOST,	/* the connection was lost in the middle */
@@ -34,6 +36,7 @@ struct conversation {
 	int netns;
 	long deadline; /* milliseconds of CLOCK_MONOTONIC */
 	bool is_applied; /* rules are in the namespace */
+	bool is_answered; /* the agent was there and said no, or the kernel did: no silence */
 	enum cni_code code;
 };
 
@@ -42,6 +45,23 @@ static long now_milliseconds(void)
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Waits for a packet until `deadline`. */
+static int receive(int connection, long deadline, struct error *error, struct wire_message *ret_message)
+{
+	cleanup_close int descriptor = -1;
+	for (;;) {
+		long left = deadline - now_milliseconds();
+		struct pollfd poll_set = { .fd = connection, .events = POLLIN };
+		int ready = poll(&poll_set, 1, left > 0 ? (int)left : 0);
+		if (ready > 0)
+			return wire_receive(connection, error, ret_message, &descriptor);
+		if (ready == 0)
+			return error_set(error, EAGAIN, "no message came");
+		if (errno != EINTR)
+			return error_set(error, errno, "cannot wait for a message");
+	}
 }
 
 static int open_connection(const struct call *call, long timeout, struct error *error, int *ret_connection)
@@ -54,7 +74,7 @@ static int open_connection(const struct call *call, long timeout, struct error *
 
 static bool is_nobody(int number)
 {
-	return number == ENOENT || number == ECONNREFUSED || number == ENOTDIR;
+	return number == ENOENT || number == ECONNREFUSED || number == ENOTDIR || number == ENOTSOCK;
 }
 
 /* Sends with the log lines that have gathered. */
@@ -80,7 +100,10 @@ static enum outcome broken(struct conversation *conversation, const struct error
 			  "its log",
 			  conversation->call->config.timeout_seconds);
 	} else {
-		conversation->code = problem->number == EPERM ? CNI_IO_FAILURE : CNI_TRY_AGAIN_LATER;
+		bool is_permission = problem->number == EPERM || problem->number == EACCES;
+		conversation->code = problem->number == ENAMETOOLONG ? CNI_INVALID_CONFIGURATION :
+				     is_permission		      ? CNI_IO_FAILURE :
+									CNI_TRY_AGAIN_LATER;
 		error_set(error, 0, "cannot talk to the node agent (ambient-installer): %s", problem->message);
 	}
 	return OUTCOME_FAILED;
@@ -98,7 +121,9 @@ static int apply(struct conversation *conversation, const struct redirect *redir
 
 static enum outcome refused(struct conversation *conversation, const struct wire_message *result, struct error *error)
 {
-	conversation->code = (enum cni_code)result->code;
+	/* 3 would tell the runtime that there is nothing to clean up. */
+	conversation->code = result->code == CNI_UNKNOWN_CONTAINER ? CNI_INTERNAL : (enum cni_code)result->code;
+	conversation->is_answered = true;
 	error_set(error, 0, "%s%s%s", result->message, result->details ? ": " : "", result->details ? result->details : "");
 	return OUTCOME_FAILED;
 }
@@ -109,18 +134,18 @@ static enum outcome follow(struct conversation *conversation, int connection, co
 	struct error problem = { 0 }, apply_problem = { 0 };
 	struct wire_message report = { .kind = WIRE_REPORT };
 	cleanup_wire_message struct wire_message result = { 0 };
-	cleanup_close int descriptor = -1;
 	if (apply(conversation, redirect, &apply_problem) < 0)
 		report.message = apply_problem.message;
 	if (send_with_remarks(conversation->call, connection, &report, -1, &problem) < 0 && !report.message)
 		return broken(conversation, &problem, error);
 	if (report.message) {
 		conversation->code = CNI_CANNOT_REDIRECT;
+		conversation->is_answered = true;
 		error_set(error, 0, "cannot redirect pod %s/%s: %s", conversation->attachment->pod_namespace,
 			  conversation->attachment->pod_name, apply_problem.message);
 		return OUTCOME_FAILED;
 	}
-	if (wire_receive(connection, &problem, &result, &descriptor) < 0)
+	if (receive(connection, conversation->deadline, &problem, &result) < 0)
 		return broken(conversation, &problem, error);
 	if (result.kind != WIRE_RESULT) {
 		error_set(&problem, EPROTO, "it sent another message than the result");
@@ -133,7 +158,7 @@ static enum outcome converse(struct conversation *conversation, struct error *er
 {
 	struct call *call = conversation->call;
 	struct error problem = { 0 };
-	cleanup_close int connection = -1, descriptor = -1;
+	cleanup_close int connection = -1;
 	cleanup_wire_message struct wire_message answer = { 0 };
 	/* Borrowed: the request is only encoded. */
 	struct wire_message request = { .kind = WIRE_ADD, .attachment = *conversation->attachment };
@@ -141,7 +166,7 @@ static enum outcome converse(struct conversation *conversation, struct error *er
 	if (open_connection(call, left > 1 ? left : 1, &problem, &connection) < 0)
 		return is_nobody(problem.number) ? OUTCOME_AWAY : broken(conversation, &problem, error);
 	if (send_with_remarks(call, connection, &request, conversation->netns, &problem) < 0 ||
-	    wire_receive(connection, &problem, &answer, &descriptor) < 0)
+	    receive(connection, conversation->deadline, &problem, &answer) < 0)
 		return broken(conversation, &problem, error);
 	if (answer.kind == WIRE_RESULT && answer.code != 0)
 		return refused(conversation, &answer, error);
@@ -152,25 +177,30 @@ static enum outcome converse(struct conversation *conversation, struct error *er
 	if (answer.verdict == WIRE_VERDICT_SKIP) {
 		call_remark(call, LOG_LEVEL_DEBUG, "pod %s/%s is outside the mesh: %s", conversation->attachment->pod_namespace,
 			    conversation->attachment->pod_name, answer.reason ? answer.reason : "no reason given");
-		return OUTCOME_DONE;
+		return OUTCOME_OUTSIDE;
 	}
 	return follow(conversation, connection, &answer.redirect, error);
 }
 
-/* Whether the pod may start although the agent is away. */
-static bool may_start(struct call *call, const struct attachment *attachment, struct error *error)
+/* Pods that are never in the mesh: nobody's silence holds them, the agent's own among them. */
+static bool is_never_selected(struct call *call, const struct attachment *attachment)
 {
 	const struct plugin_config *config = &call->config;
-	cleanup_outside struct outside outside = { 0 };
-	struct error problem = { 0 };
 	if (strcmp(attachment->pod_namespace, config->installer_namespace) == 0 &&
 	    strncmp(attachment->pod_name, config->installer_pod_prefix, strlen(config->installer_pod_prefix)) == 0) {
 		call_remark(call, LOG_LEVEL_INFO, "pod %s/%s starts: it is the node agent", attachment->pod_namespace,
 			    attachment->pod_name);
 		return true;
 	}
-	if (plugin_config_excludes(config, attachment->pod_namespace))
-		return true;
+	return plugin_config_excludes(config, attachment->pod_namespace);
+}
+
+/* Whether another pod may start although the agent is away. */
+static bool may_start(struct call *call, const struct attachment *attachment, struct error *error)
+{
+	const struct plugin_config *config = &call->config;
+	cleanup_outside struct outside outside = { 0 };
+	struct error problem = { 0 };
 	if (!config->waits_when_away && outside_read(config->run_dir, &problem, &outside) == 0 &&
 	    outside_is_listed(&outside, attachment->pod_namespace)) {
 		call_remark(call, LOG_LEVEL_INFO,
@@ -211,33 +241,46 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = RETRY_NANOSECONDS }, NULL);
 	}
-	if (outcome == OUTCOME_AWAY && !was_there) {
-		if (may_start(call, attachment, error))
-			return CNI_OK;
+	bool is_away = outcome == OUTCOME_AWAY && !was_there;
+	if (outcome != OUTCOME_DONE && outcome != OUTCOME_OUTSIDE && !conversation.is_answered &&
+	    (is_never_selected(call, attachment) || (is_away && may_start(call, attachment, error))))
+		outcome = OUTCOME_OUTSIDE;
+	if (outcome == OUTCOME_AWAY || outcome == OUTCOME_LOST) {
 		conversation.code = CNI_TRY_AGAIN_LATER;
-	} else if (outcome == OUTCOME_LOST || outcome == OUTCOME_AWAY) {
-		error_set(error, 0, "the node agent (ambient-installer) closed the connection and was not back within %ld s "
-				    "(timeoutSeconds); the runtime will try again",
+		/* Where it never was there, may_start has said why the pod waits. */
+		error_say(error, 0,
+			  "the node agent (ambient-installer) closed the connection and was not back within %ld s (timeoutSeconds); "
+			  "the runtime will try again",
 			  call->config.timeout_seconds);
-		conversation.code = CNI_TRY_AGAIN_LATER;
 	}
 	if (outcome == OUTCOME_DONE)
 		return CNI_OK;
+
+	/* Without an answer that puts it there, nothing of ours stays: what this call did goes, and what one that was killed left. */
 	struct error problem = { 0 };
-	if (conversation.is_applied && sandbox_release(call, netns, &problem) < 0)
-		log_write(&call->log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
-	return conversation.code;
+	bool took_back = (conversation.is_applied && outcome != OUTCOME_OUTSIDE ? sandbox_release(call, netns, &problem) :
+										  sandbox_remove_leftovers(call, netns, &problem)) == 0;
+	if (outcome != OUTCOME_OUTSIDE) {
+		if (!took_back)
+			log_write(&call->log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
+		return conversation.code;
+	}
+	if (took_back)
+		return CNI_OK;
+	error_set(error, 0, "pod %s/%s: %s", attachment->pod_namespace, attachment->pod_name, problem.message);
+	return CNI_CANNOT_REDIRECT;
 }
 
 /* One request, one result; whatever goes wrong is only said. */
 static void tell(struct call *call, struct wire_message *request, int descriptor)
 {
-	cleanup_close int connection = -1, unexpected = -1;
+	cleanup_close int connection = -1;
 	cleanup_wire_message struct wire_message result = { 0 };
 	struct error problem = { 0 };
-	if (open_connection(call, call->config.timeout_seconds * 1000, &problem, &connection) < 0 ||
+	long timeout = call->config.timeout_seconds * 1000, deadline = now_milliseconds() + timeout;
+	if (open_connection(call, timeout, &problem, &connection) < 0 ||
 	    send_with_remarks(call, connection, request, descriptor, &problem) < 0 ||
-	    wire_receive(connection, &problem, &result, &unexpected) < 0) {
+	    receive(connection, deadline, &problem, &result) < 0) {
 		log_write(&call->log, is_nobody(problem.number) ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, NULL,
 			  "the node agent was not told: %s", problem.message);
 		return;

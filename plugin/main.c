@@ -47,9 +47,12 @@ static int fail(enum cni_version version, enum cni_code code, const char *messag
 	cJSON_AddStringToObject(object, "cniVersion", cni_version_name(version));
 	cJSON_AddNumberToObject(object, "code", code);
 	cJSON_AddStringToObject(object, "msg", message);
-	cJSON_AddStringToObject(object, "details", "ambient-cni " AMBIENT_VERSION);
-	cleanup_free char *text = cJSON_Print(object);
-	if (!text || !write_all(text) || !write_all("\n"))
+	/* Half an error object would mislead more than none. */
+	bool is_whole = cJSON_AddStringToObject(object, "details", "ambient-cni " AMBIENT_VERSION) != NULL;
+	cleanup_free char *text = is_whole ? cJSON_Print(object) : NULL;
+	if (!text && !write_all("{\"cniVersion\":\"1.1.0\",\"code\":999,\"msg\":\"no memory is left to say what failed\"}"))
+		return 1;
+	if ((text && !write_all(text)) || !write_all("\n"))
 		fprintf(stderr, "ambient-cni: %s\n", message);
 	return 1;
 }
@@ -134,7 +137,8 @@ static void open_log(struct call *call)
 	call->log = (struct log){ .fd = STDERR_FILENO, .level = call->config.log_level, .program = "ambient-cni" };
 	if (call->config.log_file[0] == '\0')
 		return;
-	int fd = open(call->config.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	/* O_NONBLOCK: a FIFO that nobody reads must not hold us. */
+	int fd = open(call->config.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd < 0)
 		log_write(&call->log, LOG_LEVEL_WARN, NULL, "cannot open logFile %s: %s", call->config.log_file, strerror(errno));
 	else
@@ -173,14 +177,15 @@ static int run(const struct verb *verb)
 	cleanup_cjson cJSON *json = NULL;
 	size_t length = 0;
 	enum cni_version version = CNI_VERSION_CURRENT;
+	enum cni_code code;
 	if (read_configuration(&error, &text, &length) < 0)
-		return fail(version, CNI_IO_FAILURE, error.message);
+		return fail(version, error.number ? CNI_IO_FAILURE : CNI_DECODING_FAILURE, error.message);
 	if (json_parse(text, length, CONFIGURATION_MAX, "the network configuration on standard input", &error, &json) < 0)
 		return fail(version, CNI_DECODING_FAILURE, error.message);
 	if (!cJSON_IsObject(json))
 		return fail(version, CNI_DECODING_FAILURE, "the network configuration on standard input is not a JSON object");
-	if (plugin_config_version(json, &error, &version) < 0)
-		return fail(version, CNI_INCOMPATIBLE_VERSION, error.message);
+	if (plugin_config_version(json, &error, &version, &code) < 0)
+		return fail(version, code, error.message);
 	if (version < verb->since) {
 		error_set(&error, 0, "CNI_COMMAND=%s: a configuration of version %s does not have it, only from %s on", verb->name,
 			  cni_version_name(version), cni_version_name(verb->since));
@@ -193,7 +198,7 @@ static int run(const struct verb *verb)
 		return fail(version, CNI_INVALID_CONFIGURATION, error.message);
 
 	open_log(&call);
-	enum cni_code code = run_verb(verb, &call, &error);
+	code = run_verb(verb, &call, &error);
 	if (code != CNI_OK)
 		log_write(&call.log, LOG_LEVEL_ERROR, NULL, "CNI_COMMAND=%s: %s", verb->name, error.message);
 	if (call.log.fd != STDERR_FILENO)

@@ -1,4 +1,8 @@
-/* Releasing a sandbox. See sandbox.h. */
+/* Releasing a sandbox. See sandbox.h.
+ *
+ * A namespace is known by device and inode, never by its path alone: a path may name another sandbox by now. Even an inode is
+ * given out again after its namespace has gone, so that the remembered attachments have the last word: rules stay while any
+ * other attachment stands for the namespace, which is what keeps a late DEL of an old sandbox off the new one. */
 #include "plugin/sandbox.h"
 
 #include <errno.h>
@@ -6,11 +10,46 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
+#include "ambient/nft.h"
 #include "ambient/redirect.h"
 
-/* Whether another attachment stands for the same namespace. */
+static bool is_same_namespace(struct netns_id a, struct netns_id b)
+{
+	return a.device == b.device && a.inode == b.inode;
+}
+
+/* Opens a namespace by path unless it is the host's or not the one that is meant (`expected`, NULL: any). */
+static int open_by_path(const char *path, const struct netns_id *expected, struct error *error)
+{
+	cleanup_close int netns = -1;
+	struct netns_id id = { 0 };
+	if (netns_open(path, error, &netns) < 0 || netns_refuse_own(netns, error) < 0 || netns_identify(netns, error, &id) < 0)
+		return -1;
+	if (expected && expected->inode != 0 && !is_same_namespace(id, *expected))
+		return error_say(error, ESTALE, "%s leads to another namespace by now", path);
+	return steal_fd(&netns);
+}
+
+void sandbox_open(struct call *call, const struct attachment *remembered, int *ret_netns)
+{
+	const char *const paths[] = { call->netns_path, remembered ? remembered->netns_path : NULL };
+	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+		struct error problem = { 0 };
+		if (!paths[i])
+			continue;
+		int netns = open_by_path(paths[i], remembered ? &remembered->netns : NULL, &problem);
+		if (netns >= 0) {
+			*ret_netns = netns;
+			return;
+		}
+		call_remark(call, LOG_LEVEL_DEBUG, "nothing to release there: %s", problem.message);
+	}
+	*ret_netns = -1;
+}
+
+/* Whether an attachment other than (container_id, interface) stands for the same namespace. */
 struct search {
-	const char *container_id, *interface;
+	const char *container_id, *interface; /* NULL: none is passed over */
 	struct netns_id netns;
 	bool found;
 };
@@ -19,11 +58,14 @@ static int look_for_other(void *data, struct attachment *attachment, struct erro
 {
 	(void)error;
 	struct search *search = data;
-	bool is_same = strcmp(attachment->container_id, search->container_id) == 0 &&
-		       strcmp(attachment->interface, search->interface) == 0;
-	if (!is_same && attachment->is_enrolled && attachment->netns.device == search->netns.device &&
-	    attachment->netns.inode == search->netns.inode)
-		search->found = true;
+	if (search->found || !attachment->is_enrolled || !is_same_namespace(attachment->netns, search->netns))
+		return 0;
+	if (search->container_id && strcmp(attachment->container_id, search->container_id) == 0 &&
+	    strcmp(attachment->interface, search->interface) == 0)
+		return 0;
+	/* One whose namespace has gone, and whose inode was given out again, stands for nothing. */
+	cleanup_close int still_there = attachment->netns_path ? open_by_path(attachment->netns_path, &search->netns, NULL) : -1;
+	search->found = still_there >= 0 || !attachment->netns_path;
 	return 0;
 }
 
@@ -48,10 +90,40 @@ int sandbox_release(struct call *call, int netns, struct error *error)
 
 int sandbox_release_remembered(struct call *call, const struct attachment *attachment, struct error *error)
 {
-	cleanup_close int netns = -1;
-	struct netns_id id = { 0 };
-	bool is_there = attachment->netns_path && netns_open(attachment->netns_path, NULL, &netns) == 0 &&
-			netns_refuse_own(netns, NULL) == 0 && netns_identify(netns, NULL, &id) == 0 &&
-			id.device == attachment->netns.device && id.inode == attachment->netns.inode;
-	return release(call, attachment->container_id, attachment->interface, is_there ? netns : -1, error);
+	cleanup_close int netns = attachment->netns_path ? open_by_path(attachment->netns_path, &attachment->netns, NULL) : -1;
+	return release(call, attachment->container_id, attachment->interface, netns, error);
+}
+
+/* Whether anybody ever committed a ruleset there. */
+static int is_touched(int netns, struct error *error, bool *ret_is_touched)
+{
+	struct nft_socket *socket = NULL;
+	uint32_t generation = 0;
+	cleanup_netns_leave struct netns_visit visit = { .home = -1 };
+	if (netns_enter(netns, error, &visit) < 0 || nft_socket_open(error, &socket) < 0)
+		return -1;
+	int result = nft_generation(socket, error, &generation);
+	nft_socket_close(socket);
+	*ret_is_touched = generation != 1;
+	return result;
+}
+
+int sandbox_remove_leftovers(struct call *call, int netns, struct error *error)
+{
+	cleanup_redirect_session struct redirect_session *session = NULL;
+	struct search search = { 0 };
+	bool touched = false;
+	/* Where we can't even look, no ADD ever wrote: a pod outside the mesh starts on a kernel without nftables. */
+	if (is_touched(netns, NULL, &touched) < 0)
+		return 0;
+	/* The attachments are read only where there can be a table of ours: nearly never. */
+	if (touched && (netns_identify(netns, error, &search.netns) < 0 ||
+			attachment_list(call->config.run_dir, look_for_other, NULL, &search, error) < 0))
+		return -1;
+	if (search.found)
+		return 0;
+	if (redirect_session_open(netns, error, &session) == 0 && redirect_remove(session, error) == 0)
+		return 0;
+	/* Without a table the rule and the route alone redirect nothing. */
+	return touched ? error_wrap(error, "cannot remove what an earlier ADD left") : 0;
 }

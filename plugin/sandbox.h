@@ -4,12 +4,18 @@
 
 #include "plugin/call.h"
 
+/* Opens the namespace that a DEL or GC is about: that at CNI_NETNS, or else at the remembered path, provided that it is still
+ * the remembered one (`remembered` may be NULL) and not the host's. `ret_netns` is -1 where there is none any more. */
+void sandbox_open(struct call *call, const struct attachment *remembered, int *ret_netns);
+
 /* Forgets the call's attachment, and removes our rules from the namespace unless another attachment of the same sandbox is
  * left. `netns` is -1 where there is none any more. What is gone already is no error. */
 int sandbox_release(struct call *call, int netns, struct error *error);
 
-/* The same for a remembered attachment (GC): its namespace is found by its remembered path, and touched only if it still is
- * the namespace that it was. */
+/* The same for a remembered attachment that the call did not name (GC). */
 int sandbox_release_remembered(struct call *call, const struct attachment *attachment, struct error *error);
+
+/* Removes what a killed ADD left in a namespace that is not to be redirected (any more): rules that no attachment stands for. */
+int sandbox_remove_leftovers(struct call *call, int netns, struct error *error);
 
 #endif

@@ -12,8 +12,7 @@
 #include "plugin/installer_client.h"
 #include "plugin/sandbox.h"
 
-/* DEL succeeds always that it can. The namespace may be gone, and its path may already name another sandbox: with a
- * remembered attachment, only the namespace that it names is touched. */
+/* DEL succeeds always that it can, whatever is gone already (sandbox.c says how the right namespace is found). */
 enum cni_code verb_del(struct call *call, struct error *error)
 {
 	cleanup_close int netns = -1;
@@ -23,25 +22,14 @@ enum cni_code verb_del(struct call *call, struct error *error)
 	if (attachment_read(call->config.run_dir, call->container_id, call->interface, &problem, &remembered, &is_remembered) < 0)
 		call_remark(call, LOG_LEVEL_WARN, "%s", problem.message);
 
-	if (!call->netns_path && is_remembered)
-		call->netns_path = remembered.netns_path;
-	enum cni_code code = CNI_OK;
-	struct error absent = { 0 };
-	if (call->netns_path && call_open_netns(call, &absent, &netns, &code) < 0)
-		call_remark(call, LOG_LEVEL_DEBUG, "nothing to release: %s", absent.message);
-	struct netns_id id = { 0 };
-	if (netns >= 0 && is_remembered &&
-	    (netns_identify(netns, NULL, &id) < 0 || id.device != remembered.netns.device ||
-	     id.inode != remembered.netns.inode)) {
-		call_remark(call, LOG_LEVEL_DEBUG, "%s is another namespace than that of container %s: it is left alone",
-			    call->netns_path, call->container_id);
-		close(steal_fd(&netns));
-	}
+	sandbox_open(call, is_remembered ? &remembered : NULL, &netns);
 	/* The installer first: it must not take the removal of the rules for drift. */
 	if (call->config.enrollment == ENROLLMENT_INSTALLER) {
-		if (call_describe(call, netns, error, &described) < 0)
-			return CNI_INTERNAL;
-		installer_del(call, &described, netns);
+		enum cni_code code;
+		if (call_describe(call, NULL, netns, &problem, &described, &code) == 0)
+			installer_del(call, &described, netns);
+		else
+			call_remark(call, LOG_LEVEL_WARN, "the node agent was not told: %s", problem.message);
 	}
 	if (sandbox_release(call, netns, error) < 0)
 		return CNI_IO_FAILURE;

@@ -12,6 +12,9 @@
 #include "ambient/netns.h"
 #include "ambient/redirect.h"
 
+/* A pod has one or two. */
+#define ATTACHMENT_ADDRESSES_MAX 64
+
 struct attachment {
 	char *network;	    /* the network configuration's name */
 	char *container_id; /* as CNI allows: [a-zA-Z0-9][a-zA-Z0-9_.-]* */

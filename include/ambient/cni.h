@@ -33,11 +33,13 @@ const char *cni_version_name(enum cni_version version);
 /* false: a version that is not supported, or none. */
 bool cni_version_parse(const char *text, enum cni_version *ret_version);
 
-/* The value of a key in CNI_ARGS ("K=V;K=V"), as a new string; NULL where it is absent or there is no memory. */
-char *cni_args_get(const char *args, const char *key);
+/* The value of a key in CNI_ARGS ("K=V;K=V", NULL for none), as a new string; NULL where it is absent or empty. Longer than any
+ * Kubernetes name (253 characters) is an error. */
+int cni_args_get(const char *args, const char *key, struct error *error, char **ret_value);
 
 /* A result of any version up to 1.1.0 as one of `version`: the same where the versions share a type, else with the fields that
- * differ. `previous` is prevResult (without a cniVersion it has the configuration's), or NULL: then an empty result. */
+ * differ. `previous` is prevResult (without a cniVersion it has the configuration's), or NULL: then an empty result, as the Go
+ * library writes one. What no runtime could read (`ips` that is no list, an address that is none) is an error. */
 int cni_result_convert(const cJSON *previous, enum cni_version version, struct error *error, cJSON **ret_result);
 
 #endif
