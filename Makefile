@@ -167,7 +167,7 @@ lint: lint-deps $(TIDY_STAMPS) ## clang-format, clang-tidy, shellcheck
 	shellcheck .ci/run tests/deps $(wildcard tests/*.sh)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
 	@mkdir -p $(@D)
-	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 2>$@.log || { cat $@.log; exit 1; }
+	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 >$@.log 2>&1 || { cat $@.log; exit 1; }
 	@touch $@
 
 .PHONY: bench

@@ -9,8 +9,8 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 } commands[] = {
 	{ "render", "[--redirect JSON] [--stage full|guard]", "print a pod's rules in nft syntax", command_render },
-	{ "verify", "--netns PATH [--redirect JSON] [--stage full|guard]", "compare a namespace's rules with what should be there",
-	  command_verify },
+	{ "verify", "--netns PATH [--redirect JSON] [--stage full|guard]",
+	  "compare a namespace's rules with what should be there", command_verify },
 	{ "version", "", "print the version", command_version },
 };
 
@@ -36,7 +36,8 @@ int main(int argc, char **argv)
 		if (strcmp(commands[i].name, argv[1]) != 0)
 			continue;
 		if (argc > 2 && strcmp(argv[2], "--help") == 0) {
-			printf("usage: ambient-installer %s %s\n%s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+			printf("usage: ambient-installer %s %s\n%s\n", commands[i].name, commands[i].arguments,
+			       commands[i].summary);
 			return EXIT_STATUS_DONE;
 		}
 		return commands[i].run(argc - 1, argv + 1);

@@ -111,7 +111,7 @@ static int request(struct nft_socket *socket, struct nlmsghdr *header, bool many
 static int read_generation(const struct nlmsghdr *header, void *data)
 {
 	const struct nlattr *attribute;
-	mnl_attr_for_each(attribute, header, sizeof(struct nfgenmsg)) {
+	mnl_attr_for_each (attribute, header, sizeof(struct nfgenmsg)) {
 		if (mnl_attr_get_type(attribute) == NFTA_GEN_ID && mnl_attr_get_payload_len(attribute) == sizeof(uint32_t))
 			*(uint32_t *)data = ntohl(mnl_attr_get_u32(attribute));
 	}
@@ -131,8 +131,8 @@ int nft_generation(struct nft_socket *socket, struct error *error, uint32_t *ret
 	return 0;
 }
 
-int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const char *table, const char *set,
-	     mnl_cb_t callback, void (*restart)(void *), void *data, struct error *error)
+int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const char *table, const char *set, mnl_cb_t callback,
+	     void (*restart)(void *), void *data, struct error *error)
 {
 	char buffer[512];
 	/* Somebody who commits all the time must not hold us for ever. */
@@ -321,10 +321,10 @@ const char *nft_kernel_option(const char *expression)
 	static const struct {
 		const char *name, *option;
 	} options[] = {
-		{ "redir", "CONFIG_NFT_REDIR" }, { "ct", "CONFIG_NFT_CT" },	  { "reject", "CONFIG_NFT_REJECT_INET" },
-		{ "nat", "CONFIG_NFT_NAT" },	 { "masq", "CONFIG_NFT_MASQ" },	  { "route", "CONFIG_NF_TABLES" },
+		{ "redir", "CONFIG_NFT_REDIR" },     { "ct", "CONFIG_NFT_CT" },		{ "reject", "CONFIG_NFT_REJECT_INET" },
+		{ "nat", "CONFIG_NFT_NAT" },	     { "masq", "CONFIG_NFT_MASQ" },	{ "route", "CONFIG_NF_TABLES" },
 		{ "inet", "CONFIG_NF_TABLES_INET" }, { "counter", "CONFIG_NF_TABLES" }, { "lookup", "CONFIG_NF_TABLES" },
-		{ "bitwise", "CONFIG_NF_TABLES" }, { "meta", "CONFIG_NF_TABLES" },
+		{ "bitwise", "CONFIG_NF_TABLES" },   { "meta", "CONFIG_NF_TABLES" },
 	};
 	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
 		if (strcmp(options[i].name, expression) == 0)
@@ -349,8 +349,9 @@ static uint32_t error_offset(const struct nlmsghdr *header)
 	if (header->nlmsg_len < MNL_NLMSG_HDRLEN + MNL_ALIGN(skip))
 		return 0;
 	const struct nlattr *attribute;
-	mnl_attr_for_each(attribute, header, (unsigned int)skip) {
-		if (mnl_attr_get_type(attribute) == NLMSGERR_ATTR_OFFS && mnl_attr_get_payload_len(attribute) == sizeof(uint32_t))
+	mnl_attr_for_each (attribute, header, (unsigned int)skip) {
+		if (mnl_attr_get_type(attribute) == NLMSGERR_ATTR_OFFS &&
+		    mnl_attr_get_payload_len(attribute) == sizeof(uint32_t))
 			return mnl_attr_get_u32(attribute);
 	}
 	return 0;
@@ -366,7 +367,7 @@ static const char *expression_at(const struct nft_batch *batch, const struct bat
 	if (mnl_attr_get_type(element) != NFTA_LIST_ELEM || offset + element->nla_len > header->nlmsg_len)
 		return NULL;
 	const struct nlattr *attribute;
-	mnl_attr_for_each_nested(attribute, element) {
+	mnl_attr_for_each_nested (attribute, element) {
 		if (mnl_attr_get_type(attribute) == NFTA_EXPR_NAME && mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) == 0)
 			return mnl_attr_get_str(attribute);
 	}

@@ -1,7 +1,7 @@
 /* Putting a redirection into a namespace and taking it away.
  *
- * The kernel's costs decide the shape (docs/redirection.md, "Cost"): one transaction, and never a failed one on purpose, since a
- * failed batch waits for an RCU grace period. So we ask first whether our table is there, and make the transaction valid for
+ * The kernel's costs decide the shape (docs/redirection.md, "Cost"): one transaction, and never a failed one on purpose, since
+ * a failed batch waits for an RCU grace period. So we ask first whether our table is there, and make the transaction valid for
  * that generation of the ruleset only: when somebody else commits in between, the kernel refuses at once (ERESTART) and we look
  * again. In a namespace in which nobody ever committed (generation 1: every new pod) even the question is spared.
  *

@@ -192,7 +192,7 @@ static bool parse_address_range(const cJSON *json, struct address_range *ret_ran
 	}
 	/* 10.1.2.3/8 means 10.0.0.0/8, as everywhere in the field. */
 	for (unsigned int bit = prefix_length; bit < bits; bit++)
-		bytes[bit / 8] &= (uint8_t)~(0x80u >> (bit % 8));
+		bytes[bit / 8] &= (uint8_t) ~(0x80u >> (bit % 8));
 	memcpy(range.family == AF_INET ? (void *)&range.ipv4 : (void *)&range.ipv6, bytes, bits / 8);
 	range.prefix_length = (uint8_t)prefix_length;
 	*ret_range = range;
@@ -258,12 +258,11 @@ static int read_list(const cJSON *object, const char *key, const char *where, in
 	if (!*list.items)
 		return error_set(error, ENOMEM, "cannot keep %s.%s", where, key);
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, array)
-	{
+	cJSON_ArrayForEach (entry, array) {
 		if (!parse_item(entry, which, (char *)*list.items + *list.count * list.item_size)) {
 			cleanup_free char *found = cJSON_PrintUnformatted(entry);
-			return error_set(error, 0, "%s.%s[%zu]: expected %s, found %.80s", where, key, *list.count, expected[which],
-					 found ? found : "something else");
+			return error_set(error, 0, "%s.%s[%zu]: expected %s, found %.80s", where, key, *list.count,
+					 expected[which], found ? found : "something else");
 		}
 		++*list.count;
 	}
@@ -282,14 +281,15 @@ static int read_probe_address(const cJSON *object, const char *key, const char *
 	bool is_valid = inet_pton(family, text, &parsed) == 1;
 	if (is_valid && family == AF_INET) {
 		uint32_t ipv4 = ntohl(*(const uint32_t *)&parsed);
-		is_valid = ipv4 != INADDR_ANY && (ipv4 >> 24) != IN_LOOPBACKNET && !IN_MULTICAST(ipv4) && ipv4 != INADDR_BROADCAST;
+		is_valid =
+			ipv4 != INADDR_ANY && (ipv4 >> 24) != IN_LOOPBACKNET && !IN_MULTICAST(ipv4) && ipv4 != INADDR_BROADCAST;
 	} else if (is_valid) {
-		is_valid = !IN6_IS_ADDR_UNSPECIFIED(&parsed) && !IN6_IS_ADDR_LOOPBACK(&parsed) && !IN6_IS_ADDR_MULTICAST(&parsed) &&
-			   !IN6_IS_ADDR_V4MAPPED(&parsed);
+		is_valid = !IN6_IS_ADDR_UNSPECIFIED(&parsed) && !IN6_IS_ADDR_LOOPBACK(&parsed) &&
+			   !IN6_IS_ADDR_MULTICAST(&parsed) && !IN6_IS_ADDR_V4MAPPED(&parsed);
 	}
 	if (!is_valid)
-		return error_set(error, 0, "%s.%s: expected a unicast %s address that is not loopback, found \"%.80s\"", where, key,
-				 family == AF_INET ? "IPv4" : "IPv6", text);
+		return error_set(error, 0, "%s.%s: expected a unicast %s address that is not loopback, found \"%.80s\"", where,
+				 key, family == AF_INET ? "IPv4" : "IPv6", text);
 	memcpy(address, &parsed, family == AF_INET ? sizeof(struct in_addr) : sizeof(struct in6_addr));
 	return 0;
 }
@@ -302,9 +302,9 @@ static int read_existing_connections(const cJSON *json, const char *where, struc
 	if (!text)
 		return 0;
 	if (strcmp(text, "keep") != 0 && strcmp(text, "reset") != 0)
-		return error_set(error, 0, "%s.existingConnections: expected \"keep\" or \"reset\", found \"%.80s\"", where, text);
-	redirect->existing_connections =
-		strcmp(text, "keep") == 0 ? EXISTING_CONNECTIONS_KEEP : EXISTING_CONNECTIONS_RESET;
+		return error_set(error, 0, "%s.existingConnections: expected \"keep\" or \"reset\", found \"%.80s\"", where,
+				 text);
+	redirect->existing_connections = strcmp(text, "keep") == 0 ? EXISTING_CONNECTIONS_KEEP : EXISTING_CONNECTIONS_RESET;
 	return 0;
 }
 
@@ -386,7 +386,8 @@ cJSON *redirect_to_json(const struct redirect *redirect)
 	bool keep = redirect->existing_connections == EXISTING_CONNECTIONS_KEEP;
 
 	cleanup_cjson cJSON *json = cJSON_CreateObject();
-	if (!cJSON_AddBoolToObject(json, "ipv6", redirect->ipv6) || !cJSON_AddBoolToObject(json, "dnsCapture", redirect->dns_capture) ||
+	if (!cJSON_AddBoolToObject(json, "ipv6", redirect->ipv6) ||
+	    !cJSON_AddBoolToObject(json, "dnsCapture", redirect->dns_capture) ||
 	    !cJSON_AddBoolToObject(json, "bypassInbound", redirect->bypass_inbound) ||
 	    !add_list(json, "virtualInterfaces", redirect, LIST_VIRTUAL_INTERFACES) ||
 	    !cJSON_AddStringToObject(json, "existingConnections", keep ? "keep" : "reset"))

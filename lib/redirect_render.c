@@ -46,19 +46,19 @@ static void print_statement(FILE *out, const struct ruleset *ruleset, const stru
 		fprintf(out, "udp dport @%s", set);
 		break;
 	case MATCH_IPV4_SADDR:
-		fprintf(out, "ip saddr %s", not);
+		fprintf(out, "ip saddr %s", not );
 		print_address(out, AF_INET, &statement->ipv4);
 		break;
 	case MATCH_IPV4_DADDR:
-		fprintf(out, "ip daddr %s", not);
+		fprintf(out, "ip daddr %s", not );
 		print_address(out, AF_INET, &statement->ipv4);
 		break;
 	case MATCH_IPV6_SADDR:
-		fprintf(out, "ip6 saddr %s", not);
+		fprintf(out, "ip6 saddr %s", not );
 		print_address(out, AF_INET6, &statement->ipv6);
 		break;
 	case MATCH_IPV6_DADDR:
-		fprintf(out, "ip6 daddr %s", not);
+		fprintf(out, "ip6 daddr %s", not );
 		print_address(out, AF_INET6, &statement->ipv6);
 		break;
 	case MATCH_IPV4_DADDR_SET:
@@ -74,7 +74,7 @@ static void print_statement(FILE *out, const struct ruleset *ruleset, const stru
 		fprintf(out, "oifname @%s", set);
 		break;
 	case MATCH_OIF_LOOPBACK:
-		fprintf(out, "oif %s\"lo\"", not);
+		fprintf(out, "oif %s\"lo\"", not );
 		break;
 	case MATCH_META_MARK:
 		fprintf(out, "meta mark & 0x%x %s 0x%x", REDIRECT_MARK_MASK, equals, statement->value);

@@ -133,8 +133,8 @@ static void chain_start(struct ruleset *ruleset, const struct redirect *redirect
 	}
 	if (redirect->existing_connections == EXISTING_CONNECTIONS_KEEP) {
 		/* tcp flags & (fin | syn | rst | ack) != syn accept */
-		RULE(ruleset, chain, is_in ? "open connections in" : "open connections out", REDIRECT_OUTCOME_NONE, is_not(tcp_syn),
-		     accept_it);
+		RULE(ruleset, chain, is_in ? "open connections in" : "open connections out", REDIRECT_OUTCOME_NONE,
+		     is_not(tcp_syn), accept_it);
 	}
 }
 
@@ -168,7 +168,8 @@ static void prerouting_redirect_chain(struct ruleset *ruleset, const struct redi
 		return;
 
 	/* Row 2. ip saddr 169.254.7.127 counter accept */
-	RULE(ruleset, chain, "probe: ipv4", REDIRECT_OUTCOME_PROBE, ipv4(MATCH_IPV4_SADDR, redirect->host_probe_ipv4), accept_it);
+	RULE(ruleset, chain, "probe: ipv4", REDIRECT_OUTCOME_PROBE, ipv4(MATCH_IPV4_SADDR, redirect->host_probe_ipv4),
+	     accept_it);
 	if (redirect->ipv6) {
 		/* ip6 saddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff counter accept */
 		RULE(ruleset, chain, "probe: ipv6", REDIRECT_OUTCOME_PROBE, ipv6(MATCH_IPV6_SADDR, redirect->host_probe_ipv6),
@@ -241,7 +242,8 @@ static void output_redirect_chain(struct ruleset *ruleset, const struct redirect
 	/* Row 1, and "not to 127.0.0.1/::1" of rows 3 and 6. ip daddr 169.254.7.127 accept; ip daddr 127.0.0.1 accept */
 	RULE(ruleset, chain, "to the probe address ipv4", REDIRECT_OUTCOME_NONE,
 	     ipv4(MATCH_IPV4_DADDR, redirect->host_probe_ipv4), accept_it);
-	RULE(ruleset, chain, "from us to loopback ipv4", REDIRECT_OUTCOME_NONE, ipv4(MATCH_IPV4_DADDR, loopback_ipv4), accept_it);
+	RULE(ruleset, chain, "from us to loopback ipv4", REDIRECT_OUTCOME_NONE, ipv4(MATCH_IPV4_DADDR, loopback_ipv4),
+	     accept_it);
 	if (redirect->ipv6) {
 		/* ip6 daddr fd16:9254:7127:1337:ffff:ffff:ffff:ffff accept; ip6 daddr ::1 accept */
 		RULE(ruleset, chain, "to the probe address ipv6", REDIRECT_OUTCOME_NONE,
@@ -377,9 +379,8 @@ static int make_sets(struct ruleset *ruleset, const struct redirect *redirect, s
 {
 	const char(*virtual_interfaces)[IFNAMSIZ] = (const char(*)[IFNAMSIZ])redirect->virtual_interfaces;
 	const char(*excluded_interfaces)[IFNAMSIZ] = (const char(*)[IFNAMSIZ])redirect->exclude.interfaces;
-	size_t inbound_ports = redirect->bypass_inbound && redirect->virtual_interfaces_count == 0 ?
-				       0 :
-				       redirect->exclude.inbound_ports_count;
+	size_t inbound_ports =
+		redirect->bypass_inbound && redirect->virtual_interfaces_count == 0 ? 0 : redirect->exclude.inbound_ports_count;
 
 	if (make_interface_set(ruleset, SET_VIRTUAL_INTERFACES, "virtual-interfaces", virtual_interfaces,
 			       redirect->virtual_interfaces_count, error) < 0 ||

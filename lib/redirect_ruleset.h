@@ -52,34 +52,34 @@ struct ruleset_set {
 
 enum statement_kind {
 	/* Matches. `negate` turns == into !=. */
-	MATCH_IPV6,		 /* meta nfproto ipv6 */
-	MATCH_TCP,		 /* meta l4proto tcp */
-	MATCH_TCP_SYN,		 /* tcp flags & (fin | syn | rst | ack) == syn */
-	MATCH_TCP_DPORT,	 /* tcp dport VALUE */
-	MATCH_UDP_DPORT,	 /* udp dport VALUE */
-	MATCH_UDP_SPORT,	 /* udp sport VALUE */
-	MATCH_TCP_DPORT_SET,	 /* tcp dport @SET */
-	MATCH_UDP_DPORT_SET,	 /* udp dport @SET */
-	MATCH_IPV4_SADDR,	 /* ip saddr ADDRESS */
-	MATCH_IPV4_DADDR,	 /* ip daddr ADDRESS */
-	MATCH_IPV6_SADDR,	 /* ip6 saddr ADDRESS */
-	MATCH_IPV6_DADDR,	 /* ip6 daddr ADDRESS */
-	MATCH_IPV4_DADDR_SET,	 /* ip daddr @SET */
-	MATCH_IPV6_DADDR_SET,	 /* ip6 daddr @SET */
-	MATCH_IIFNAME_SET,	 /* iifname @SET */
-	MATCH_OIFNAME_SET,	 /* oifname @SET */
-	MATCH_OIF_LOOPBACK,	 /* oif lo: its index is 1 in every namespace */
-	MATCH_META_MARK,	 /* meta mark & 0xfff == VALUE */
-	MATCH_CT_MARK,		 /* ct mark & 0xfff == VALUE */
-	MATCH_CT_STATUS_DNAT,	 /* ct status & dnat == dnat; negated: == 0 */
+	MATCH_IPV6,	      /* meta nfproto ipv6 */
+	MATCH_TCP,	      /* meta l4proto tcp */
+	MATCH_TCP_SYN,	      /* tcp flags & (fin | syn | rst | ack) == syn */
+	MATCH_TCP_DPORT,      /* tcp dport VALUE */
+	MATCH_UDP_DPORT,      /* udp dport VALUE */
+	MATCH_UDP_SPORT,      /* udp sport VALUE */
+	MATCH_TCP_DPORT_SET,  /* tcp dport @SET */
+	MATCH_UDP_DPORT_SET,  /* udp dport @SET */
+	MATCH_IPV4_SADDR,     /* ip saddr ADDRESS */
+	MATCH_IPV4_DADDR,     /* ip daddr ADDRESS */
+	MATCH_IPV6_SADDR,     /* ip6 saddr ADDRESS */
+	MATCH_IPV6_DADDR,     /* ip6 daddr ADDRESS */
+	MATCH_IPV4_DADDR_SET, /* ip daddr @SET */
+	MATCH_IPV6_DADDR_SET, /* ip6 daddr @SET */
+	MATCH_IIFNAME_SET,    /* iifname @SET */
+	MATCH_OIFNAME_SET,    /* oifname @SET */
+	MATCH_OIF_LOOPBACK,   /* oif lo: its index is 1 in every namespace */
+	MATCH_META_MARK,      /* meta mark & 0xfff == VALUE */
+	MATCH_CT_MARK,	      /* ct mark & 0xfff == VALUE */
+	MATCH_CT_STATUS_DNAT, /* ct status & dnat == dnat; negated: == 0 */
 	/* Statements. */
-	SET_META_MARK,		 /* meta mark set meta mark & 0xfffff000 | VALUE */
-	SET_CT_MARK,		 /* ct mark set ct mark & 0xfffff000 | VALUE */
-	SET_CT_ZONE,		 /* ct zone set VALUE */
-	COUNT,			 /* counter */
+	SET_META_MARK, /* meta mark set meta mark & 0xfffff000 | VALUE */
+	SET_CT_MARK,   /* ct mark set ct mark & 0xfffff000 | VALUE */
+	SET_CT_ZONE,   /* ct zone set VALUE */
+	COUNT,	       /* counter */
 	ACCEPT,
-	REDIRECT_TO,		 /* redirect to :VALUE */
-	RESET_TCP,		 /* reject with tcp reset */
+	REDIRECT_TO, /* redirect to :VALUE */
+	RESET_TCP,   /* reject with tcp reset */
 };
 
 struct statement {
@@ -98,8 +98,8 @@ struct statement {
 
 struct ruleset_rule {
 	enum ruleset_chain_id chain;
-	/* Its comment in the kernel, and its name in messages. A rule that counts begins with the name of its outcome ("dns: udp"):
-	 * that is how the counters of a dump are told apart. */
+	/* Its comment in the kernel, and its name in messages. A rule that counts begins with the name of its outcome ("dns:
+	 * udp"): that is how the counters of a dump are told apart. */
 	const char *name;
 	enum redirect_outcome outcome;
 	struct statement statements[RULE_STATEMENTS_MAX];

@@ -1,8 +1,8 @@
 /* The kernel against the struct, by content.
  *
  * A dump is never byte for byte what was sent: the kernel adds attributes (the operation of a bitwise, the flags of a lookup),
- * leaves out others, and counts in its counters. So each object that should be there is compiled as for a transaction, and every
- * attribute that we set is compared with the same attribute of the dump. nft writes an interval set with a leading end at
+ * leaves out others, and counts in its counters. So each object that should be there is compiled as for a transaction, and
+ * every attribute that we set is compared with the same attribute of the dump. nft writes an interval set with a leading end at
  * zero; that element says nothing and is passed over.
  *
  * The first difference is told in words, with the rule as nft would write it. Other tables are not looked at. */
@@ -62,7 +62,7 @@ static void dump_restart(void *data)
 /* Appends `object` to a list; frees it where there is no room. */
 #define APPEND(list, count, object, free_object)                                                                               \
 	({                                                                                                                     \
-		void *grown_ = reallocarray((list), (count) + 1, sizeof *(list));                                             \
+		void *grown_ = reallocarray((list), (count) + 1, sizeof *(list));                                              \
 		if (grown_) {                                                                                                  \
 			(list) = grown_;                                                                                       \
 			(list)[(count)++] = (object);                                                                          \
@@ -122,8 +122,7 @@ static int dump_set(const struct nlmsghdr *header, void *data)
 	struct nftnl_set *set = nftnl_set_alloc();
 	if (!set)
 		return MNL_CB_ERROR;
-	if (nftnl_set_nlmsg_parse(header, set) < 0 ||
-	    strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
+	if (nftnl_set_nlmsg_parse(header, set) < 0 || strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
 		nftnl_set_free(set);
 		return MNL_CB_OK;
 	}
@@ -136,12 +135,12 @@ static int read_dump(struct redirect_session *session, struct error *error, stru
 	struct dump chains = { 0 }, rules = { 0 }, sets = { 0 };
 	int result = -1;
 	if (nft_dump(session->nft, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, dump_table, dump_restart, dump, error) == 0 &&
-	    (!dump->has_table ||
-	     (nft_dump(session->nft, NFT_MSG_GETCHAIN, NFPROTO_INET, NULL, NULL, dump_chain, dump_restart, &chains, error) == 0 &&
-	      nft_dump(session->nft, NFT_MSG_GETRULE, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_rule, dump_restart, &rules,
-		       error) == 0 &&
-	      nft_dump(session->nft, NFT_MSG_GETSET, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_set, dump_restart, &sets, error) ==
-		      0)))
+	    (!dump->has_table || (nft_dump(session->nft, NFT_MSG_GETCHAIN, NFPROTO_INET, NULL, NULL, dump_chain, dump_restart,
+					   &chains, error) == 0 &&
+				  nft_dump(session->nft, NFT_MSG_GETRULE, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_rule,
+					   dump_restart, &rules, error) == 0 &&
+				  nft_dump(session->nft, NFT_MSG_GETSET, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_set,
+					   dump_restart, &sets, error) == 0)))
 		result = 0;
 	dump->chains = chains.chains;
 	dump->chains_count = chains.chains_count;
@@ -168,7 +167,8 @@ static bool same_chain(const struct dump *dump, enum ruleset_chain_id id, struct
 	if (!found)
 		return DIFFERENT(difference, "chain %s is missing", expected->name);
 	if (!nftnl_chain_is_set(found, NFTNL_CHAIN_HOOKNUM) || !nftnl_chain_is_set(found, NFTNL_CHAIN_TYPE))
-		return DIFFERENT(difference, "chain %s is bound to no hook, expected hook %s", expected->name, expected->hook_name);
+		return DIFFERENT(difference, "chain %s is bound to no hook, expected hook %s", expected->name,
+				 expected->hook_name);
 	if (nftnl_chain_get_u32(found, NFTNL_CHAIN_HOOKNUM) != expected->hook)
 		return DIFFERENT(difference, "chain %s stands in another hook than %s", expected->name, expected->hook_name);
 	if (nftnl_chain_get_s32(found, NFTNL_CHAIN_PRIO) != expected->priority)
@@ -267,7 +267,8 @@ static bool describe_rule(const struct dump *dump, const struct ruleset *ruleset
 	ruleset_print_rule(ruleset, rule, text, sizeof text);
 
 	if (!found || (!is_last && same_rule(ruleset, &ruleset->rules[index + 1], found)))
-		return DIFFERENT(difference, "chain %s: rule %zu \"%s\" (%s) is missing", chain, position + 1, rule->name, text);
+		return DIFFERENT(difference, "chain %s: rule %zu \"%s\" (%s) is missing", chain, position + 1, rule->name,
+				 text);
 	if (same_rule(ruleset, rule, found_rule(dump, chain, position + 1)))
 		return DIFFERENT(difference, "chain %s: a foreign rule stands before rule %zu \"%s\"", chain, position + 1,
 				 rule->name);

@@ -78,14 +78,16 @@ static void requests_clear(struct requests *requests)
 
 static int keep_request(struct requests *requests, struct nl_msg **message, const char *what, int family)
 {
-	requests->items[requests->count++] = (struct request){ .message = steal_pointer(*message), .what = what, .family = family };
+	requests->items[requests->count++] =
+		(struct request){ .message = steal_pointer(*message), .what = what, .family = family };
 	return 0;
 }
 
 /* ip rule (add|del) fwmark 0x111/0xfff lookup 100 pref 32764 */
 static int add_rule_request(struct requests *requests, int family, int type, int flags, struct error *error)
 {
-	static const char *const names[] = { "IPv4 rule fwmark 0x111/0xfff lookup 100", "IPv6 rule fwmark 0x111/0xfff lookup 100" };
+	static const char *const names[] = { "IPv4 rule fwmark 0x111/0xfff lookup 100",
+					     "IPv6 rule fwmark 0x111/0xfff lookup 100" };
 	struct fib_rule_hdr header = { .family = (uint8_t)family, .action = FR_ACT_TO_TBL, .table = REDIRECT_ROUTE_TABLE };
 	cleanup_nl_msg struct nl_msg *message = nlmsg_alloc_simple(type, NLM_F_REQUEST | NLM_F_ACK | flags);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0 ||
@@ -119,7 +121,9 @@ static int add_route_request(struct requests *requests, int family, int type, in
 /* ip link set lo up */
 static int add_loopback_request(struct requests *requests, struct error *error)
 {
-	struct ifinfomsg header = { .ifi_family = AF_UNSPEC, .ifi_index = LOOPBACK_INDEX, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
+	struct ifinfomsg header = {
+		.ifi_family = AF_UNSPEC, .ifi_index = LOOPBACK_INDEX, .ifi_flags = IFF_UP, .ifi_change = IFF_UP
+	};
 	cleanup_nl_msg struct nl_msg *message = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0)
 		return error_set(error, ENOMEM, "cannot build the request that brings lo up");
@@ -254,8 +258,9 @@ static int count_rule(const struct nlmsghdr *header, void *data)
 	bool is_ours = rule->action == FR_ACT_TO_TBL && attributes[FRA_FWMARK] && attributes[FRA_FWMASK] &&
 		       nla_get_u32(attributes[FRA_FWMARK]) == REDIRECT_CONNECTION_MARK &&
 		       nla_get_u32(attributes[FRA_FWMASK]) == REDIRECT_MARK_MASK && rule->src_len == 0 && rule->dst_len == 0 &&
-		       rule->tos == 0 && !(rule->flags & FIB_RULE_INVERT) && !attributes[FRA_IIFNAME] && !attributes[FRA_OIFNAME] &&
-		       !attributes[FRA_UID_RANGE] && !attributes[FRA_SPORT_RANGE] && !attributes[FRA_DPORT_RANGE];
+		       rule->tos == 0 && !(rule->flags & FIB_RULE_INVERT) && !attributes[FRA_IIFNAME] &&
+		       !attributes[FRA_OIFNAME] && !attributes[FRA_UID_RANGE] && !attributes[FRA_SPORT_RANGE] &&
+		       !attributes[FRA_DPORT_RANGE];
 	if (is_ours)
 		count->ours++;
 	else
@@ -278,14 +283,15 @@ static int count_route(const struct nlmsghdr *header, void *data)
 	}
 	const struct rtmsg *route = nlmsg_data(header);
 	struct nlattr *attributes[RTA_MAX + 1];
-	if (header->nlmsg_type != RTM_NEWROUTE || !nlmsg_valid_hdr(header, sizeof *route) || route->rtm_family != count->family ||
+	if (header->nlmsg_type != RTM_NEWROUTE || !nlmsg_valid_hdr(header, sizeof *route) ||
+	    route->rtm_family != count->family ||
 	    nlmsg_parse((struct nlmsghdr *)header, sizeof *route, attributes, RTA_MAX, NULL) < 0)
 		return 0;
 	uint32_t table = attributes[RTA_TABLE] ? nla_get_u32(attributes[RTA_TABLE]) : route->rtm_table;
 	if (table != REDIRECT_ROUTE_TABLE || route->rtm_dst_len != 0)
 		return 0;
-	bool is_ours = route->rtm_type == RTN_LOCAL && attributes[RTA_OIF] && nla_get_u32(attributes[RTA_OIF]) == LOOPBACK_INDEX &&
-		       route->rtm_tos == 0 && !attributes[RTA_GATEWAY];
+	bool is_ours = route->rtm_type == RTN_LOCAL && attributes[RTA_OIF] &&
+		       nla_get_u32(attributes[RTA_OIF]) == LOOPBACK_INDEX && route->rtm_tos == 0 && !attributes[RTA_GATEWAY];
 	if (is_ours)
 		count->ours++;
 	else
@@ -391,17 +397,17 @@ int route_add(struct nl_sock *socket, bool ipv6, struct error *error)
 	}
 	if (requests.count > 0)
 		return error_set(error, requests.items[0].number, "cannot add the %s%s", requests.items[0].what,
-				 requests.items[0].family == AF_INET && requests.items[0].number == EOPNOTSUPP ?
-					 " (the kernel lacks CONFIG_IP_MULTIPLE_TABLES)" :
-					 "");
+				 requests.items[0].family == AF_INET && requests.items[0].number == EOPNOTSUPP
+					 ? " (the kernel lacks CONFIG_IP_MULTIPLE_TABLES)"
+					 : "");
 	if (stood_before) {
 		/* Something with our key stood there: is it ours? */
 		char difference[256] = "";
 		if (route_verify(socket, ipv6, error, difference, sizeof difference) < 0)
 			return -1;
 		if (difference[0] != '\0')
-			return error_say(error, EEXIST, "cannot set up table %d, which somebody else uses: %s", REDIRECT_ROUTE_TABLE,
-					 difference);
+			return error_say(error, EEXIST, "cannot set up table %d, which somebody else uses: %s",
+					 REDIRECT_ROUTE_TABLE, difference);
 	}
 	return 0;
 }

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 
 struct error {
-	int number;         /* errno of the cause, 0 where there is none */
+	int number;	    /* errno of the cause, 0 where there is none */
 	char message[1024]; /* empty: no error */
 };
 

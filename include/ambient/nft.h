@@ -29,8 +29,8 @@ int nft_generation(struct nft_socket *socket, struct error *error, uint32_t *ret
 /* Dumps objects: `type` is NFT_MSG_GETTABLE and so on, `table` limits to one table where the kernel can (rules, sets) or names
  * it (elements, with `set`); NULL for none. The callback is libmnl's. A dump that a commit interrupted is made again after
  * `restart` (may be NULL) was called with the callback's data. */
-int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const char *table, const char *set,
-	     mnl_cb_t callback, void (*restart)(void *), void *data, struct error *error);
+int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const char *table, const char *set, mnl_cb_t callback,
+	     void (*restart)(void *), void *data, struct error *error);
 
 /* Sends one request of another netfilter subsystem (conntrack's, say) over the same socket and waits for its acknowledgement.
  * The header's sequence number and the flag that asks for the acknowledgement are set here. */

@@ -19,9 +19,9 @@
 #include "ambient/error.h"
 
 #define REDIRECT_TABLE "ambient-cni"
-#define REDIRECT_TUNNEL_MARK 0x539u     /* packet mark of everything the tunnel's sockets send */
+#define REDIRECT_TUNNEL_MARK 0x539u	/* packet mark of everything the tunnel's sockets send */
 #define REDIRECT_CONNECTION_MARK 0x111u /* connection (and reply packet) mark of what the tunnel carries */
-#define REDIRECT_MARK_MASK 0xfffu       /* the other bits belong to others */
+#define REDIRECT_MARK_MASK 0xfffu	/* the other bits belong to others */
 #define REDIRECT_ROUTE_TABLE 100
 #define REDIRECT_RULE_PREFERENCE 32764
 #define REDIRECT_PORT_OUTBOUND 15001

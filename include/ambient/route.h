@@ -17,9 +17,9 @@ struct nl_sock;
 int route_socket_open(struct error *error, struct nl_sock **ret_socket);
 void route_socket_close(struct nl_sock *socket);
 
-/* Adds what is missing; idempotent (NLM_F_EXCL). Somebody else's default route in table 100 is an error (EEXIST). With `lo` down the route cannot stand: lo is brought up.
- * ipv6: also IPv6. Where IPv6 is absent, or disabled on all interfaces or on lo alone (EACCES), its route cannot stand and
- * that is no error: IPv4 is never left unprotected for it. */
+/* Adds what is missing; idempotent (NLM_F_EXCL). Somebody else's default route in table 100 is an error (EEXIST). With `lo`
+ * down the route cannot stand: lo is brought up. ipv6: also IPv6. Where IPv6 is absent, or disabled on all interfaces or on lo
+ * alone (EACCES), its route cannot stand and that is no error: IPv4 is never left unprotected for it. */
 int route_add(struct nl_sock *socket, bool ipv6, struct error *error);
 
 /* Removes both families; what is not there is no error. Other people's rules and routes in table 100 stay. */

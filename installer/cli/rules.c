@@ -73,7 +73,8 @@ int command_render(int argc, char **argv)
 	cleanup_free char *text = NULL;
 	if (parse(argc, argv, &arguments) < 0)
 		return EXIT_STATUS_USAGE;
-	if (read_redirect(&arguments, &error, &redirect) < 0 || redirect_render(&redirect, stage_of(&arguments), &error, &text) < 0)
+	if (read_redirect(&arguments, &error, &redirect) < 0 ||
+	    redirect_render(&redirect, stage_of(&arguments), &error, &text) < 0)
 		return failed(argv[0], &error);
 	fputs(text, stdout);
 	return EXIT_STATUS_DONE;

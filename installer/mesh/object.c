@@ -83,8 +83,7 @@ static bool is_kept(const char *key)
 static int read_labels(const cJSON *object, bool only_kept, struct error *error, struct labels *labels)
 {
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, object)
-	{
+	cJSON_ArrayForEach (entry, object) {
 		if (!cJSON_IsString(entry) || (only_kept && !is_kept(entry->string)))
 			continue;
 		struct label *items = reallocarray(labels->items, labels->count + 1, sizeof *items);
@@ -135,8 +134,7 @@ static int read_status(const cJSON *status, struct error *error, struct pod *pod
 	pod->has_ended = cJSON_IsString(phase) &&
 			 (strcmp(phase->valuestring, "Succeeded") == 0 || strcmp(phase->valuestring, "Failed") == 0);
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(status, "podIPs"))
-	{
+	cJSON_ArrayForEach (entry, cJSON_GetObjectItemCaseSensitive(status, "podIPs")) {
 		if (add_address(pod, cJSON_GetObjectItemCaseSensitive(entry, "ip"), error) < 0)
 			return -1;
 	}

@@ -27,8 +27,8 @@ static bool parse_bool(const char *text, bool *ret_value)
 static void warn(char *warning, const char *annotation, const char *value, const char *why)
 {
 	size_t used = strlen(warning);
-	snprintf(warning + used, SELECTION_WARNING_MAX - used, "%sannotation %s=\"%s\" is ignored: %s", used ? "; " : "", annotation,
-		 value, why);
+	snprintf(warning + used, SELECTION_WARNING_MAX - used, "%sannotation %s=\"%s\" is ignored: %s", used ? "; " : "",
+		 annotation, value, why);
 }
 
 static void apply_bool(const struct pod *pod, const char *annotation, bool *value, char *warning)

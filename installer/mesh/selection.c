@@ -39,7 +39,7 @@ void enablement_selectors_clear(struct enablement_selectors *selectors)
 }
 
 static struct selector_requirement *add_requirement(struct selector *selector, const char *key, enum selector_operator operator,
-						    struct error *error)
+						    struct error * error)
 {
 	struct selector_requirement *requirements =
 		reallocarray(selector->requirements, selector->requirements_count + 1, sizeof *requirements);
@@ -52,7 +52,7 @@ static struct selector_requirement *add_requirement(struct selector *selector, c
 		return NULL;
 	}
 	struct selector_requirement *requirement = &requirements[selector->requirements_count++];
-	*requirement = (struct selector_requirement){ .key = copy, .operator= operator };
+	*requirement = (struct selector_requirement){ .key = copy, .operator= operator};
 	return requirement;
 }
 
@@ -86,7 +86,8 @@ static int read_expression(const cJSON *json, const char *where, struct error *e
 	if (!cJSON_IsObject(json))
 		return error_set(error, 0, "%s: expected an object with key, operator and values, found %s", where,
 				 json_type_name(json));
-	if (json_get_string(json, "key", where, error, &key) < 0 || json_get_string(json, "operator", where, error, &name) < 0 ||
+	if (json_get_string(json, "key", where, error, &key) < 0 ||
+	    json_get_string(json, "operator", where, error, &name) < 0 ||
 	    json_get_array(json, "values", where, error, &values) < 0)
 		return -1;
 	if (!key)
@@ -102,10 +103,10 @@ static int read_expression(const cJSON *json, const char *where, struct error *e
 		if (!requirement)
 			return -1;
 		const cJSON *value;
-		cJSON_ArrayForEach(value, values)
-		{
+		cJSON_ArrayForEach (value, values) {
 			if (!cJSON_IsString(value))
-				return error_set(error, 0, "%s.values: expected strings, found %s", where, json_type_name(value));
+				return error_set(error, 0, "%s.values: expected strings, found %s", where,
+						 json_type_name(value));
 			if (add_value(requirement, value->valuestring, error) < 0)
 				return -1;
 		}
@@ -115,7 +116,8 @@ static int read_expression(const cJSON *json, const char *where, struct error *e
 			 name ? name : "nothing");
 }
 
-static int read_selector(const cJSON *object, const char *key, const char *where, struct error *error, struct selector *selector)
+static int read_selector(const cJSON *object, const char *key, const char *where, struct error *error,
+			 struct selector *selector)
 {
 	char place[160];
 	const cJSON *json = NULL, *labels = NULL, *expressions = NULL;
@@ -128,8 +130,7 @@ static int read_selector(const cJSON *object, const char *key, const char *where
 	    json_get_array(json, "matchExpressions", place, error, &expressions) < 0)
 		return -1;
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, labels)
-	{
+	cJSON_ArrayForEach (entry, labels) {
 		if (!cJSON_IsString(entry))
 			return error_set(error, 0, "%s.matchLabels.%s: expected a string, found %s", place, entry->string,
 					 json_type_name(entry));
@@ -138,8 +139,7 @@ static int read_selector(const cJSON *object, const char *key, const char *where
 			return -1;
 	}
 	size_t index = 0;
-	cJSON_ArrayForEach(entry, expressions)
-	{
+	cJSON_ArrayForEach (entry, expressions) {
 		char expression_place[200];
 		snprintf(expression_place, sizeof expression_place, "%s.matchExpressions[%zu]", place, index++);
 		if (read_expression(entry, expression_place, error, selector) < 0)
@@ -153,20 +153,19 @@ int enablement_selectors_from_json(const cJSON *json, const char *where, struct 
 {
 	__attribute__((cleanup(enablement_selectors_clear))) struct enablement_selectors selectors = { 0 };
 	if (!cJSON_IsArray(json))
-		return error_set(error, 0, "%s: expected a list of objects with podSelector and namespaceSelector, found %s", where,
-				 json_type_name(json));
+		return error_set(error, 0, "%s: expected a list of objects with podSelector and namespaceSelector, found %s",
+				 where, json_type_name(json));
 	size_t count = (size_t)cJSON_GetArraySize(json);
 	selectors.items = calloc(count ? count : 1, sizeof *selectors.items);
 	if (!selectors.items)
 		return error_set(error, ENOMEM, "cannot keep %s", where);
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, json)
-	{
+	cJSON_ArrayForEach (entry, json) {
 		char place[128];
 		snprintf(place, sizeof place, "%s[%zu]", where, selectors.count);
 		if (!cJSON_IsObject(entry))
-			return error_set(error, 0, "%s: expected an object with podSelector and namespaceSelector, found %s", place,
-					 json_type_name(entry));
+			return error_set(error, 0, "%s: expected an object with podSelector and namespaceSelector, found %s",
+					 place, json_type_name(entry));
 		struct enablement_selector *item = &selectors.items[selectors.count++];
 		if (read_selector(entry, "podSelector", place, error, &item->pod) < 0 ||
 		    read_selector(entry, "namespaceSelector", place, error, &item->namespace_object) < 0)
@@ -254,8 +253,8 @@ static void describe_mode(const struct labels *labels, char *text, size_t size)
 	snprintf(text, size, mode ? "label %s=%s" : "no label %s%s", LABEL_DATAPLANE_MODE, mode ? mode : "");
 }
 
-void selection_decide(const struct selection *selection, const struct pod *pod,
-		      const struct namespace_object *namespace_object, struct selection_decision *ret_decision)
+void selection_decide(const struct selection *selection, const struct pod *pod, const struct namespace_object *namespace_object,
+		      struct selection_decision *ret_decision)
 {
 	static const struct labels no_labels = { 0 };
 	const struct labels *namespace_labels = namespace_object ? &namespace_object->labels : &no_labels;
@@ -282,11 +281,11 @@ void selection_decide(const struct selection *selection, const struct pod *pod,
 	bool may_match = strncmp(decision.reason, "no enablement", strlen("no enablement")) == 0;
 	for (size_t i = 0; may_match && i < selection->selectors->count; i++) {
 		const struct enablement_selector *item = &selection->selectors->items[i];
-		if (!selector_matches(&item->pod, &pod->labels) ||
-		    !selector_matches(&item->namespace_object, namespace_labels))
+		if (!selector_matches(&item->pod, &pod->labels) || !selector_matches(&item->namespace_object, namespace_labels))
 			continue;
 		decision.by_pod_label = !selector_matches(&item->pod, &no_labels);
-		DECIDE(&decision, true, "%s %s (enablementSelectors[%zu])", decision.by_pod_label ? "the pod has" : "its namespace has",
+		DECIDE(&decision, true, "%s %s (enablementSelectors[%zu])",
+		       decision.by_pod_label ? "the pod has" : "its namespace has",
 		       decision.by_pod_label ? pod_mode : namespace_mode, i);
 		break;
 	}

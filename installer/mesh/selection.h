@@ -58,8 +58,8 @@ struct selection_decision {
 };
 
 /* `namespace_object` is NULL where it is not known: then only the pod's own labels count. */
-void selection_decide(const struct selection *selection, const struct pod *pod,
-		      const struct namespace_object *namespace_object, struct selection_decision *ret_decision);
+void selection_decide(const struct selection *selection, const struct pod *pod, const struct namespace_object *namespace_object,
+		      struct selection_decision *ret_decision);
 
 /* Whether the namespace is outside the mesh for every pod in it that does not opt in itself. */
 bool selection_namespace_is_outside(const struct selection *selection, const struct namespace_object *namespace_object);
