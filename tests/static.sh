@@ -2,6 +2,7 @@
 # Builds both programs fully static: tests/static.sh BUILD. Debian 12 has no static libmnl, so this is done in a root of Debian
 # 13, which mmdebstrap makes once; it is kept in a cache outside the checkout, and without network the kept one is used.
 # Nothing of the machine's is mounted into the root.
+# shellcheck disable=SC2016 # expanded by apt, and inside the root
 set -euo pipefail
 build=$1
 source=$(cd "$(dirname "$0")/.." && pwd)

@@ -1,0 +1,42 @@
+#!/bin/bash
+# Tries the README's commands where nothing was installed by hand: in a fresh Debian 12 root made by mmdebstrap, on a clone of
+# HEAD. tests/clean-root.sh [TARGET...], by default demo and test. The root is thrown away; a tarball of it is kept in a cache.
+set -euo pipefail
+source=$(cd "$(dirname "$0")/.." && pwd)
+targets=${*:-demo test}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/ambient-cni
+"$source/tests/deps" mmdebstrap git
+mkdir -p "$cache"
+root=$(mktemp -d "${TMPDIR:-/var/tmp}/ambient-clean-root.XXXXXX")
+trap 'rm -rf --one-file-system "$root"' EXIT
+
+if [ ! -e "$cache/bookworm.tar" ]; then
+	mmdebstrap --quiet --format=tar --variant=minbase --include=make,ca-certificates bookworm "$cache/bookworm.tar.new"
+	mv "$cache/bookworm.tar.new" "$cache/bookworm.tar"
+fi
+tar -C "$root" -xf "$cache/bookworm.tar"
+# How this machine reaches Debian's archive and the Go module proxy is this machine's business.
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+cp -r /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/"
+if [ -d /usr/local/share/ca-certificates ]; then
+	cp -r /usr/local/share/ca-certificates/. "$root/usr/local/share/ca-certificates/"
+fi
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+git clone -q "$source" "$root/src"
+
+# Mounts of its own, gone with the last process; the network is the machine's, for apt and go alone.
+for target in $targets; do
+	echo "== make $target"
+	# shellcheck disable=SC2016 # expanded in there
+	unshare --mount --pid --fork --kill-child bash -euc '
+		root=$1 target=$2
+		mount --make-rprivate /
+		mount -t proc proc "$root/proc"
+		mount --rbind /sys "$root/sys"
+		mount --rbind /dev "$root/dev"
+		mount -t tmpfs tmpfs "$root/run"
+		mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+		exec chroot "$root" env -u BASH_ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root make -C /src "$target"
+	' clean-root "$root" "$target"
+done
+echo "clean root: $targets passed"
