@@ -1,12 +1,13 @@
 """Leaving the pod: every row of the table, in both families."""
 import select
+
 import pytest
 
 from . import redirect
 from .mesh import APPLICATION_PORT as APPLICATION
 from .mesh import at
 from .node import LOOPBACK, OTHER_PROBE, PEER, POD, POD_SECOND, PROBE, SERVER
-from .traffic import SILENT, open_datagram, receive, send_datagram
+from .traffic import PATIENCE, SILENT, open_datagram, receive, send_datagram
 from .tunnel import CONNECTION_MARK, MARK
 
 both_dns = pytest.mark.parametrize("dns", [True, False], ids=["dns", "no-dns"])
