@@ -79,6 +79,11 @@ void nft_socket_close(struct nft_socket *socket)
 	free(socket);
 }
 
+uint32_t nft_socket_port(const struct nft_socket *socket)
+{
+	return mnl_socket_get_portid(socket->netlink);
+}
+
 /* Sends one request and hands its answers to `callback`. 0, or -1 with errno. */
 static int request(struct nft_socket *socket, struct nlmsghdr *header, bool many, mnl_cb_t callback, void *data)
 {

@@ -109,6 +109,22 @@ static int look(struct redirect_session *session, struct error *error, struct st
 	return 0;
 }
 
+int redirect_look(struct redirect_session *session, struct error *error, enum redirect_standing *ret_standing)
+{
+	struct standing standing;
+	if (look(session, error, &standing) < 0)
+		return -1;
+	*ret_standing = standing.has_redirects ? REDIRECT_STANDING_FULL :
+			standing.has_table     ? REDIRECT_STANDING_GUARD :
+						 REDIRECT_STANDING_NOTHING;
+	return 0;
+}
+
+uint32_t redirect_session_port(const struct redirect_session *session)
+{
+	return nft_socket_port(session->nft);
+}
+
 /* No object, no rule: the batch remembers that memory was missing. */
 #define BATCH_OBJECT(batch, object, what, free_object, ...)                                                                    \
 	do {                                                                                                                   \

@@ -23,6 +23,9 @@ struct nft_socket;
 int nft_socket_open(struct error *error, struct nft_socket **ret_socket);
 void nft_socket_close(struct nft_socket *socket); /* NULL is fine */
 
+/* The netlink port of the socket: notifications of its own commits bear it as nlmsg_pid. */
+uint32_t nft_socket_port(const struct nft_socket *socket);
+
 /* The generation of the ruleset: 1 in a namespace in which nobody ever committed, then one more with each commit. */
 int nft_generation(struct nft_socket *socket, struct error *error, uint32_t *ret_generation);
 

@@ -105,6 +105,14 @@ void redirect_session_close(struct redirect_session *session); /* NULL is fine *
 void redirect_session_closep(struct redirect_session **session);
 #define cleanup_redirect_session __attribute__((cleanup(redirect_session_closep)))
 
+/* The netlink port through which the session commits: a change notification that bears it is an own change. */
+uint32_t redirect_session_port(const struct redirect_session *session);
+
+/* What stands in the namespace, by a look at our table and its chains only: no comparison (see redirect_verify). In a namespace in
+ * which nobody ever committed it costs one question. */
+enum redirect_standing { REDIRECT_STANDING_NOTHING, REDIRECT_STANDING_GUARD, REDIRECT_STANDING_FULL };
+int redirect_look(struct redirect_session *session, struct error *error, enum redirect_standing *ret_standing);
+
 /* Makes the namespace's redirection what the struct says: policy rules and routes of both families first, then our table in
  * one transaction, replaced in the same transaction where there is one; open redirected connections stay alive. Idempotent.
  * On failure after something was added, everything this call added in a namespace that had no table of ours is taken away. */
