@@ -6,6 +6,9 @@
                                                        lo   the host's probe addresses, and all of 198.51.100.0/24 and
                                                             2001:db8::/32 (every address, every TCP port answers)
 """
+import ipaddress
+import time
+
 from .namespace import Namespace
 
 PROBE = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
@@ -52,6 +55,9 @@ link set pod1 up
             peer += "route add local 2001:db8::/32 dev lo\n"
         self.pod.ip(pod)
         self.peer.ip(peer)
+        if ipv6:
+            self._wait_for_local_routes(self.pod, (POD[6], POD_SECOND[6]))
+            self._wait_for_local_routes(self.peer, (PEER[6], PEER_SECOND[6], PROBE[6], OTHER_PROBE[6]))
         self.peer.nft(f"""
 table inet any-port {{
   chain prerouting {{
@@ -66,6 +72,21 @@ table inet any-port {{
         if 6 in self.families:
             lines += f"addr add {address[6]}/64 dev {device} nodad\n"
         return lines
+
+    @staticmethod
+    def _wait_for_local_routes(namespace, addresses):
+        """A work queue of the kernel puts in the local route of an IPv6 address, a moment after the address itself: until
+        then, a packet to that address leaves by the prefix route instead of being delivered."""
+        wanted = {ipaddress.ip_address(address).exploded.replace(":", "") for address in addresses}
+        deadline = time.monotonic() + 10
+        while True:
+            with namespace, open("/proc/thread-self/net/ipv6_route", encoding="ascii") as file:
+                fields = [line.split() for line in file]
+            # Flag 0x80000000: RTF_LOCAL.
+            if wanted <= {row[0] for row in fields if row[1] == "80" and int(row[8], 16) & 0x80000000}:
+                return
+            assert time.monotonic() < deadline, f"no local routes for {addresses}"
+            time.sleep(0.002)
 
     def close(self):
         self.pod.close()
