@@ -86,9 +86,11 @@ static int look_at_chain(const struct nlmsghdr *header, void *data)
 {
 	struct standing *standing = data;
 	struct nftnl_chain *chain = nftnl_chain_alloc();
-	if (chain && nftnl_chain_nlmsg_parse(header, chain) == 0 && nftnl_chain_is_set(chain, NFTNL_CHAIN_TYPE) &&
+	/* The stage full has this chain always, the stage guard never. */
+	if (chain && nftnl_chain_nlmsg_parse(header, chain) == 0 &&
 	    strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) == 0)
-		standing->has_redirects |= strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TYPE), "nat") == 0;
+		standing->has_redirects |=
+			strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME), ruleset_chains[CHAIN_OUTPUT_REDIRECT].name) == 0;
 	nftnl_chain_free(chain);
 	return chain ? MNL_CB_OK : MNL_CB_ERROR;
 }

@@ -1,12 +1,13 @@
 /* Which packet goes where: the table of rules.
  *
- * One table of family inet, at most six chains:
+ * One table of family inet, at most six chains at a time:
  *
  *   prerouting-zone, output-zone   before conntrack: the tunnel's own DNS in zone 1            (DNS capture)
  *   input                          connections of the tunnel get their mark; the guard
  *   output-mark                    replies on such a connection are routed back to the tunnel
  *   prerouting-redirect            packets that enter: to 15006, or 15001 from a virtual interface
  *   output-redirect                packets that leave: to 15001, DNS to 15053
+ *   output-nat                               empty, in the stage guard instead of the two before it
  *
  * The redirect chains are of type nat: the kernel evaluates them for the first packet of a connection only, so their length
  * costs nothing while data flows. The other four see every packet and hold one rule each that a packet of somebody else leaves
@@ -19,8 +20,9 @@
  * "accept" in a nat chain means untouched by us: chains of others at the same hook are still asked.
  *
  * With existingConnections keep, a connection whose first packet was no SYN when conntrack met it (it was open before) leaves
- * the redirect chains at one rule. The stage "guard" is everything but the redirect chains: the connection mark holds
- * conntrack in the namespace, so that what the tunnel still carries goes on. */
+ * the redirect chains at one rule. The stage "guard" is everything but the redirect chains, so that what the tunnel still
+ * carries goes on: the rule with the connection mark holds conntrack in the namespace, and an empty chain of type nat holds
+ * its NAT (with the last such chain the kernel unregisters the hooks that translate, and redirected connections break). */
 #include "redirect_ruleset.h"
 
 #include <arpa/inet.h>
@@ -38,6 +40,7 @@ const struct ruleset_chain ruleset_chains[CHAIN_COUNT] = {
 	[CHAIN_OUTPUT_ZONE] = { "output-zone", "filter", "output", NF_INET_LOCAL_OUT, -300 },
 	[CHAIN_OUTPUT_MARK] = { "output-mark", "route", "output", NF_INET_LOCAL_OUT, -150 },
 	[CHAIN_OUTPUT_REDIRECT] = { "output-redirect", "nat", "output", NF_INET_LOCAL_OUT, -100 },
+	[CHAIN_OUTPUT_NAT] = { "output-nat", "nat", "output", NF_INET_LOCAL_OUT, -100 },
 };
 
 #define loopback_ipv4 ((struct in_addr){ .s_addr = htonl(INADDR_LOOPBACK) })
@@ -411,6 +414,9 @@ int ruleset_make(const struct redirect *redirect, enum redirect_stage stage, str
 			return -1;
 		prerouting_redirect_chain(&ruleset, redirect);
 		output_redirect_chain(&ruleset, redirect);
+	} else {
+		/* One chain registers the hooks of both families and all four directions. */
+		ruleset.chains[CHAIN_OUTPUT_NAT] = true;
 	}
 	*ret_ruleset = ruleset;
 	ruleset = (struct ruleset){ 0 };

@@ -90,7 +90,8 @@ struct cJSON *redirect_to_json(const struct redirect *redirect);
 /* How far the redirection goes. Both stages carry the connection marks, the DNS zone, the guard, the policy rule and the
  * local route. */
 enum redirect_stage {
-	REDIRECT_STAGE_GUARD, /* no redirects: a running pod before the tunnel accepted it, or while it drains */
+	REDIRECT_STAGE_GUARD, /* no redirects: a running pod before the tunnel accepted it, or while it drains; connections that
+			       * are redirected go on */
 	REDIRECT_STAGE_FULL,
 };
 

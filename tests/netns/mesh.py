@@ -9,7 +9,7 @@ from . import node as places
 from . import redirect
 from .node import Node
 from .traffic import Arrival, Listeners
-from .tunnel import add_tunnel
+from .tunnel import MARK, add_tunnel
 
 APPLICATION_PORT = 8080
 
@@ -58,6 +58,11 @@ class Mesh:
     def enter(self, address, port, **options):
         """A connection from the peer: who gets it."""
         return self._reach(self.peer, address, port, **options)
+
+    def reach_application_as(self, source, family=None, port=APPLICATION_PORT, **options):
+        """The tunnel connects to the application from the client's own address, as it does for every request."""
+        address = places.POD[family or (6 if ":" in source else 4)]
+        return self._reach(self.pod, address, port, source=source, mark=MARK, transparent=True, **options)
 
 
 def at(label, address, port):

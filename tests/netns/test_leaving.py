@@ -1,14 +1,13 @@
 """Leaving the pod: every row of the table, in both families."""
-import select
-
 import pytest
 
 from . import redirect
 from .mesh import APPLICATION_PORT as APPLICATION
 from .mesh import at
 from .node import LOOPBACK, OTHER_PROBE, PEER, POD, POD_SECOND, PROBE, SERVER
-from .traffic import PATIENCE, SILENT, open_datagram, receive, send_datagram
+from .traffic import SILENT, open_datagram, receive, send_datagram
 from .tunnel import CONNECTION_MARK, MARK
+from .words import ask
 
 both_dns = pytest.mark.parametrize("dns", [True, False], ids=["dns", "no-dns"])
 tunnel_marks = pytest.mark.parametrize("mark", [MARK, 0x7654A000 | MARK], ids=hex)
@@ -27,20 +26,6 @@ def test_row_1_custom_probe_address(mesh, family):
     mesh.apply(hostProbe=redirect.OTHER_PROBES)
     assert mesh.leave(OTHER_PROBE[family], 80).at == "peer"
     assert mesh.leave(PROBE[family], 80).at == "outbound"
-
-
-def ask(mesh, address, port=53, **options):
-    """A query from the application: who answers, "tunnel" or "peer"."""
-    with open_datagram(mesh.peer, address, port, transparent=True) as server, \
-            send_datagram(mesh.pod, address, port, **options) as client:
-        answering = mesh.dns[6 if ":" in address else 4]
-        # Whoever hears it first: on a busy machine the neighbour discovery of a first packet takes its time.
-        for sock in select.select((answering, server), (), (), PATIENCE)[0]:
-            _, sender = receive(sock)
-            sock.sendto(b"answer", sender)
-            assert receive(client) == (b"answer", (address, port))
-            return "tunnel" if sock is answering else "peer"
-    return SILENT
 
 
 def test_row_2_dns_udp(mesh, family):
