@@ -1,8 +1,8 @@
 /* Reading YAML, and so JSON, into cJSON values: bounded, with the line of each value kept for messages.
  *
  * Scalars follow the core schema of YAML 1.2: null, true, false, integers, floats; everything quoted is a string, and so are
- * yes, no, on and off. Anchors and aliases work but may not multiply a text; a key that comes twice in a mapping is an error, as
- * are merge keys (<<), keys that are no scalars, infinities, and tags other than the core schema's. */
+ * yes, no, on and off. Anchors and aliases work but may not multiply a text; a key that comes twice in a mapping is an error,
+ * as are merge keys (<<), keys that are no scalars, infinities, and tags other than the core schema's. */
 #ifndef AMBIENT_INSTALLER_YAML_H
 #define AMBIENT_INSTALLER_YAML_H
 

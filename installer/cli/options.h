@@ -22,7 +22,10 @@ enum { CONFIG_OPTION_CONFIG = 0x100, CONFIG_OPTION_SET };
 
 /* Entries for getopt_long's table. */
 #define CONFIG_OPTIONS                                                                                                         \
-	{ "config", required_argument, NULL, CONFIG_OPTION_CONFIG }, { "set", required_argument, NULL, CONFIG_OPTION_SET }
+	{ "config", required_argument, NULL, CONFIG_OPTION_CONFIG },                                                           \
+	{                                                                                                                      \
+		"set", required_argument, NULL, CONFIG_OPTION_SET                                                              \
+	}
 
 /* For usage lines. */
 #define CONFIG_OPTIONS_USAGE "[--config FILE] [--set KEY=VALUE]..."
