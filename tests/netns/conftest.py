@@ -2,6 +2,7 @@
 import pytest
 
 from .mesh import Mesh
+from .namespace import Namespace
 
 
 @pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
@@ -14,6 +15,14 @@ def mesh():
     mesh = Mesh()
     yield mesh
     mesh.close()
+
+
+@pytest.fixture
+def pod_alone():
+    """A namespace with nothing in it but lo, which is down."""
+    namespace = Namespace()
+    yield namespace
+    namespace.close()
 
 
 @pytest.fixture
