@@ -260,10 +260,6 @@ static void compile_statement(struct compiler *compiler, const struct ruleset *r
 		load_port(compiler, IPPROTO_TCP, false);
 		add_lookup(compiler, set);
 		break;
-	case MATCH_UDP_DPORT_SET:
-		load_port(compiler, IPPROTO_UDP, false);
-		add_lookup(compiler, set);
-		break;
 	case MATCH_IPV4_SADDR:
 		match_address(compiler, statement, NFPROTO_IPV4, true);
 		break;

@@ -42,9 +42,6 @@ static void print_statement(FILE *out, const struct ruleset *ruleset, const stru
 	case MATCH_TCP_DPORT_SET:
 		fprintf(out, "tcp dport @%s", set);
 		break;
-	case MATCH_UDP_DPORT_SET:
-		fprintf(out, "udp dport @%s", set);
-		break;
 	case MATCH_IPV4_SADDR:
 		fprintf(out, "ip saddr %s", not );
 		print_address(out, AF_INET, &statement->ipv4);

@@ -208,12 +208,8 @@ static void outbound_exclusions(struct ruleset *ruleset, const struct redirect *
 	}
 	if (redirect->exclude.outbound_ports_count > 0) {
 		/* tcp dport @excluded-outbound-ports counter accept */
-		RULE(ruleset, chain, "excluded: outbound tcp ports", REDIRECT_OUTCOME_EXCLUDED,
+		RULE(ruleset, chain, "excluded: outbound ports", REDIRECT_OUTCOME_EXCLUDED,
 		     in_set(MATCH_TCP_DPORT_SET, SET_EXCLUDED_OUTBOUND_PORTS), accept_it);
-		/* udp dport @excluded-outbound-ports counter accept: only DNS over UDP is ever redirected */
-		if (redirect->dns_capture)
-			RULE(ruleset, chain, "excluded: outbound udp ports", REDIRECT_OUTCOME_EXCLUDED,
-			     in_set(MATCH_UDP_DPORT_SET, SET_EXCLUDED_OUTBOUND_PORTS), accept_it);
 	}
 	if (ruleset->sets[SET_EXCLUDED_OUTBOUND_IPV4].elements_count > 0) {
 		/* ip daddr @excluded-outbound-ipv4 counter accept */
@@ -227,9 +223,20 @@ static void outbound_exclusions(struct ruleset *ruleset, const struct redirect *
 	}
 }
 
+/* UDP is redirected to port 53 alone: so an excluded port is of concern to UDP only where it is that one, and then nothing to
+ * port 53 is redirected, over TCP either. */
+static bool redirects_dns(const struct redirect *redirect)
+{
+	for (size_t i = 0; i < redirect->exclude.outbound_ports_count; i++)
+		if (redirect->exclude.outbound_ports[i].first <= 53 && redirect->exclude.outbound_ports[i].last >= 53)
+			return false;
+	return redirect->dns_capture;
+}
+
 static void output_redirect_chain(struct ruleset *ruleset, const struct redirect *redirect)
 {
 	const enum ruleset_chain_id chain = CHAIN_OUTPUT_REDIRECT;
+	const bool has_dns = redirects_dns(redirect);
 
 	chain_start(ruleset, redirect, chain);
 	outbound_exclusions(ruleset, redirect);
@@ -238,7 +245,7 @@ static void output_redirect_chain(struct ruleset *ruleset, const struct redirect
 	RULE(ruleset, chain, "from the tunnel out", REDIRECT_OUTCOME_NONE, mark_is(REDIRECT_TUNNEL_MARK), accept_it);
 
 	/* Row 2. udp dport 53 oif != lo counter redirect to :15053 */
-	if (redirect->dns_capture)
+	if (has_dns)
 		RULE(ruleset, chain, "dns: udp", REDIRECT_OUTCOME_DNS, udp_dport(53), is_not(out_of_lo),
 		     redirect_to(REDIRECT_PORT_DNS));
 
@@ -256,7 +263,7 @@ static void output_redirect_chain(struct ruleset *ruleset, const struct redirect
 	}
 
 	/* Row 3. tcp dport 53 counter redirect to :15053 */
-	if (redirect->dns_capture)
+	if (has_dns)
 		RULE(ruleset, chain, "dns: tcp", REDIRECT_OUTCOME_DNS, tcp_dport(53), redirect_to(REDIRECT_PORT_DNS));
 
 	/* Row 4. meta mark & 0xfff == 0x111 accept */

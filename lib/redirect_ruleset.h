@@ -60,7 +60,6 @@ enum statement_kind {
 	MATCH_UDP_DPORT,      /* udp dport VALUE */
 	MATCH_UDP_SPORT,      /* udp sport VALUE */
 	MATCH_TCP_DPORT_SET,  /* tcp dport @SET */
-	MATCH_UDP_DPORT_SET,  /* udp dport @SET */
 	MATCH_IPV4_SADDR,     /* ip saddr ADDRESS */
 	MATCH_IPV4_DADDR,     /* ip daddr ADDRESS */
 	MATCH_IPV6_SADDR,     /* ip6 saddr ADDRESS */
