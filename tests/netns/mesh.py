@@ -8,7 +8,7 @@ Listeners, by the label that an arrival bears:
 from . import node as places
 from . import redirect
 from .node import Node
-from .traffic import Arrival, Listeners
+from .traffic import PATIENCE, Arrival, Listeners
 from .tunnel import MARK, add_tunnel
 
 APPLICATION_PORT = 8080
@@ -25,6 +25,7 @@ class Mesh:
             self.listen_in_pod(port)
         self.listeners.add("peer", self.peer, self.wildcard, places.ANY_PORT)
         self.kept = []
+        self.patience = PATIENCE  # until a connection that nobody answers is silent
         if redirection:
             self.apply(**redirection)
 
@@ -46,7 +47,7 @@ class Mesh:
         redirect.guard(self.pod, **redirection)
 
     def _reach(self, namespace, address, port, **options):
-        arrival = self.listeners.reach(namespace, address, port, **options)
+        arrival = self.listeners.reach(namespace, address, port, **{"patience": self.patience, **options})
         if isinstance(arrival, Arrival):
             self.kept.append(arrival)
         return arrival

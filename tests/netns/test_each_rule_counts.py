@@ -6,7 +6,7 @@ from . import conntrack, redirect
 from .mesh import APPLICATION_PORT as APPLICATION
 from .node import CLIENT, LOOPBACK, OTHER_SERVER, PEER_SECOND, POD, POD_SECOND, PROBE, SERVER
 from .test_marks import tunnel_asks, zones
-from .traffic import REFUSED, inject, make_socket, segment, talks
+from .traffic import PATIENCE, REFUSED, inject, make_socket, segment, talks
 from .tunnel import CONNECTION_MARK, HBONE, INBOUND, MARK, OUTBOUND
 from .words import ask
 
@@ -18,7 +18,6 @@ def lands(mesh, source, destination, port, mark=0):
     if ":" not in source:
         for key in ("route_localnet", "accept_local"):
             mesh.pod.sysctl(f"net.ipv4.conf.lo.{key}", 1)
-    conntrack.flush(mesh.pod)
     inject(mesh.pod, "lo", segment(source, 40404, destination, port), mark=mark)
     flow, = conntrack.find(mesh.pod, 40404)
     return flow
@@ -81,7 +80,7 @@ class Checks:
             "tunnel connections": lambda: lands(mesh, CLIENT[f], POD[f], HBONE, MARK).mark == CONNECTION_MARK,
             "guard: outbound port": lambda: mesh.leave(POD[f], OUTBOUND) == REFUSED,
             "guard: inbound port": lambda: mesh.leave(POD[f], INBOUND) == REFUSED,
-            "replies to the tunnel": lambda: mesh.reach_application_as(CLIENT[f], patience=FAILS).at == "application",
+            "replies to the tunnel": lambda: mesh.reach_application_as(CLIENT[f]).at == "application",
         }[name]
 
     def goes_on(self, open_connection):
@@ -144,5 +143,7 @@ def test_a_packet_notices_each_rule(mesh, name, family):
         assert again == rule
         conntrack.flush(mesh.pod)
         mesh.pod.nft(f"delete rule inet {redirect.TABLE} {chain} handle {handle}")
+        mesh.patience = FAILS
         assert not holds(check), f"{rule}: no packet notices that the rule is gone"
+        mesh.patience = PATIENCE
         stage(**redirection)
