@@ -3,11 +3,14 @@
 #include <string.h>
 
 #include "installer/cli/commands.h"
+#include "installer/cli/options.h"
 
 static const struct command {
 	const char *name, *arguments, *summary;
 	int (*run)(int argc, char **argv);
 } commands[] = {
+	{ "config", CONFIG_OPTIONS_USAGE " [-o text|json] [--reference]",
+	  "print the configuration in force and where each value came from", command_config },
 	{ "render", "[--redirect JSON] [--stage full|guard]", "print a pod's rules in nft syntax", command_render },
 	{ "verify", "--netns PATH [--redirect JSON] [--stage full|guard]",
 	  "compare a namespace's rules with what should be there", command_verify },

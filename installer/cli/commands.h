@@ -9,6 +9,7 @@ enum exit_status {
 	EXIT_STATUS_DIFFERENCE = 3, /* or an unhealthy pod */
 };
 
+int command_config(int argc, char **argv);
 int command_render(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_version(int argc, char **argv);
