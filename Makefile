@@ -122,6 +122,7 @@ tools: $(TOOL_PROGRAMS)
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace
+NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 LINT_PACKAGES = clang-format clang-tidy shellcheck
 STATIC_PACKAGES = mmdebstrap
 
@@ -137,7 +138,8 @@ demo: deps ## show the main job working: pods on a bridge, redirected; no cluste
 	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/demo/run
 
 # Tests with real packets and processes, four at a time: they mostly wait.
-PYTEST_FOLDERS = $(sort $(dir $(wildcard tests/*/test_*.py)))
+# tests/node has a target of its own: it builds Kubernetes first.
+PYTEST_FOLDERS = $(filter-out tests/node/,$(sort $(dir $(wildcard tests/*/test_*.py))))
 PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 -p no:cacheprovider
 
 .PHONY: test test-built
@@ -154,6 +156,16 @@ $(BUILD)/tests/%.passed: $(BUILD)/tests/%
 	@$< > $@.log 2>&1 && echo "passed $(notdir $<)" || { cat $@.log; echo "FAILED $(notdir $<)"; exit 1; }
 	@touch $@
 
+# One at a time: a whole node needs the machine.
+NODE_PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -p no:cacheprovider
+.PHONY: node-deps test-node
+node-deps: deps
+	@tests/deps $(NODE_PACKAGES)
+	@tests/node/components >/dev/null
+test-node: node-deps ## the product on a real node: etcd, kube-apiserver, kubelet, containerd; see docs/real-node.md
+	@$(MAKE) CI=true all
+	$(NODE_PYTEST) -v $(NODE_ARGUMENTS) tests/node
+
 .PHONY: asan
 asan: deps ## the whole test suite under the address and undefined-behaviour sanitizers
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -164,7 +176,7 @@ C_FILES = $(wildcard lib/*.[ch] include/ambient/*.h plugin/*.[ch] installer/*.[c
 TIDY_STAMPS = $(patsubst %.c,$(BUILD)/tidy/%.ok,$(filter %.c,$(C_FILES)))
 lint: lint-deps $(TIDY_STAMPS) ## clang-format, clang-tidy, shellcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	shellcheck .ci/run tests/deps $(wildcard tests/*.sh)
+	shellcheck .ci/run tests/deps tests/node/components $(wildcard tests/*.sh)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
 	@mkdir -p $(@D)
 	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 >$@.log 2>&1 || { cat $@.log; exit 1; }
