@@ -1,368 +1,156 @@
-/* Statements as nf_tables expressions, set elements as intervals.
- *
- * A rule is compiled into the expressions that nft(8) makes of its text, dependencies included: `tcp dport 53` begins with
- * `meta l4proto tcp` unless an earlier match of the rule said so, `ip daddr` in a table of family inet with `meta nfproto
- * ipv4`. So a listing reads as what was meant, and a table that nft loaded from the rendered text verifies as ours. */
+/* Statements as nf_tables expressions (ambient/nft_rule.h), set elements as intervals. A listing reads as what was meant, and a
+ * table that nft loaded from the rendered text verifies as ours. */
 #include "redirect_compile.h"
 
 #include <arpa/inet.h>
 #include <libnftnl/chain.h>
-#include <libnftnl/expr.h>
-#include <libnftnl/rule.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
 #include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
-#include <stddef.h>
+#include <netinet/in.h>
 #include <string.h>
 
-#include <netinet/ip.h>
-#include <netinet/ip6.h>
-#include <netinet/tcp.h>
+#include "ambient/nft_rule.h"
 
 /* nft's numbers of its data types (include/datatype.h there): they only matter for how a listing reads. */
 enum { NFT_TYPE_IPV4_ADDRESS = 7, NFT_TYPE_IPV6_ADDRESS = 8, NFT_TYPE_INET_SERVICE = 13, NFT_TYPE_INTERFACE_NAME = 41 };
 
-#define TCP_FLAGS_OFFSET 13
 #define LOOPBACK_INDEX 1 /* LOOPBACK_IFINDEX of include/net/flow.h: lo is the first device of every namespace */
 
-/* A rule in the making, and what its expressions established so far. */
-struct compiler {
-	struct nftnl_rule *rule;
-	bool failed;
-	uint8_t protocol; /* transport protocol, 0: not matched yet */
-	uint8_t family;	  /* NFPROTO_*, 0: not matched yet */
-};
-
-static struct nftnl_expr *add(struct compiler *compiler, const char *name)
-{
-	if (compiler->failed)
-		return NULL;
-	struct nftnl_expr *expression = nftnl_expr_alloc(name);
-	if (!expression) {
-		compiler->failed = true;
-		return NULL;
-	}
-	nftnl_rule_add_expr(compiler->rule, expression);
-	return expression;
-}
-
-static void add_meta_load(struct compiler *compiler, uint32_t key)
-{
-	struct nftnl_expr *expression = add(compiler, "meta");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_KEY, key);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_DREG, NFT_REG_1);
-}
-
-static void add_meta_set(struct compiler *compiler, uint32_t key)
-{
-	struct nftnl_expr *expression = add(compiler, "meta");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_KEY, key);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_META_SREG, NFT_REG_1);
-}
-
-static void add_ct_load(struct compiler *compiler, uint32_t key)
-{
-	struct nftnl_expr *expression = add(compiler, "ct");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_KEY, key);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_DREG, NFT_REG_1);
-}
-
-static void add_ct_set(struct compiler *compiler, uint32_t key)
-{
-	struct nftnl_expr *expression = add(compiler, "ct");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_KEY, key);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_SREG, NFT_REG_1);
-}
-
-static void add_payload(struct compiler *compiler, uint32_t base, uint32_t offset, uint32_t length)
-{
-	struct nftnl_expr *expression = add(compiler, "payload");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_PAYLOAD_BASE, base);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_PAYLOAD_LEN, length);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
-}
-
-static void add_compare(struct compiler *compiler, bool negate, const void *data, uint32_t length)
-{
-	struct nftnl_expr *expression = add(compiler, "cmp");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_CMP_OP, negate ? NFT_CMP_NEQ : NFT_CMP_EQ);
-	nftnl_expr_set(expression, NFTNL_EXPR_CMP_DATA, data, length);
-}
-
-/* register = (register & mask) ^ toggle */
-static void add_bitwise(struct compiler *compiler, const void *mask, const void *toggle, uint32_t length)
-{
-	struct nftnl_expr *expression = add(compiler, "bitwise");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_BITWISE_LEN, length);
-	nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_MASK, mask, length);
-	nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_XOR, toggle, length);
-}
-
-static void add_bitwise_u32(struct compiler *compiler, uint32_t mask, uint32_t toggle)
-{
-	add_bitwise(compiler, &mask, &toggle, sizeof mask);
-}
-
-static void add_immediate(struct compiler *compiler, const void *data, uint32_t length)
-{
-	struct nftnl_expr *expression = add(compiler, "immediate");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
-	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, data, length);
-}
-
-static void add_verdict(struct compiler *compiler, uint32_t verdict)
-{
-	struct nftnl_expr *expression = add(compiler, "immediate");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_VERDICT, verdict);
-}
-
-static void add_lookup(struct compiler *compiler, const char *set)
-{
-	struct nftnl_expr *expression = add(compiler, "lookup");
-	if (!expression)
-		return;
-	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
-	nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, set);
-}
-
-static void add_redirect(struct compiler *compiler, uint16_t port)
-{
-	uint16_t network_port = htons(port);
-	add_immediate(compiler, &network_port, sizeof network_port);
-	struct nftnl_expr *expression = add(compiler, "redir");
-	if (expression)
-		nftnl_expr_set_u32(expression, NFTNL_EXPR_REDIR_REG_PROTO_MIN, NFT_REG_1);
-}
-
-static void add_reset(struct compiler *compiler)
-{
-	struct nftnl_expr *expression = add(compiler, "reject");
-	if (expression)
-		nftnl_expr_set_u32(expression, NFTNL_EXPR_REJECT_TYPE, NFT_REJECT_TCP_RST);
-}
-
-static void need_protocol(struct compiler *compiler, uint8_t protocol)
-{
-	if (compiler->protocol == protocol)
-		return;
-	add_meta_load(compiler, NFT_META_L4PROTO);
-	add_compare(compiler, false, &protocol, sizeof protocol);
-	compiler->protocol = protocol;
-}
-
-static void need_family(struct compiler *compiler, uint8_t family)
-{
-	if (compiler->family == family)
-		return;
-	add_meta_load(compiler, NFT_META_NFPROTO);
-	add_compare(compiler, false, &family, sizeof family);
-	compiler->family = family;
-}
-
-static void load_port(struct compiler *compiler, uint8_t protocol, bool is_source)
-{
-	need_protocol(compiler, protocol);
-	add_payload(compiler, NFT_PAYLOAD_TRANSPORT_HEADER, is_source ? 0 : sizeof(uint16_t), sizeof(uint16_t));
-}
-
-static void match_port(struct compiler *compiler, const struct statement *statement, uint8_t protocol, bool is_source)
+static void match_port(struct nft_rule_maker *maker, const struct statement *statement, uint8_t protocol, bool is_source)
 {
 	uint16_t port = htons((uint16_t)statement->value);
-	load_port(compiler, protocol, is_source);
-	add_compare(compiler, statement->negate, &port, sizeof port);
+	nft_rule_load_port(maker, protocol, is_source);
+	nft_rule_add_compare(maker, statement->negate, &port, sizeof port);
 }
 
-static void load_address(struct compiler *compiler, uint8_t family, bool is_source)
+static void match_address(struct nft_rule_maker *maker, const struct statement *statement, uint8_t family, bool is_source)
 {
-	need_family(compiler, family);
-	if (family == NFPROTO_IPV4)
-		add_payload(compiler, NFT_PAYLOAD_NETWORK_HEADER,
-			    is_source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr), sizeof(struct in_addr));
-	else
-		add_payload(compiler, NFT_PAYLOAD_NETWORK_HEADER,
-			    is_source ? offsetof(struct ip6_hdr, ip6_src) : offsetof(struct ip6_hdr, ip6_dst),
-			    sizeof(struct in6_addr));
-}
-
-static void match_address(struct compiler *compiler, const struct statement *statement, uint8_t family, bool is_source)
-{
-	load_address(compiler, family, is_source);
+	nft_rule_load_address(maker, family, is_source);
 	/* Both members of the union begin at the same place. */
-	add_compare(compiler, statement->negate, &statement->ipv6,
-		    family == NFPROTO_IPV4 ? sizeof statement->ipv4 : sizeof statement->ipv6);
+	nft_rule_add_compare(maker, statement->negate, &statement->ipv6,
+			     family == NFPROTO_IPV4 ? sizeof statement->ipv4 : sizeof statement->ipv6);
 }
 
-static void match_tcp_syn(struct compiler *compiler, const struct statement *statement)
+static void match_mark(struct nft_rule_maker *maker, const struct statement *statement)
 {
-	const uint8_t mask = TH_FIN | TH_SYN | TH_RST | TH_ACK, none = 0, syn = TH_SYN;
-	need_protocol(compiler, IPPROTO_TCP);
-	add_payload(compiler, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS_OFFSET, sizeof mask);
-	add_bitwise(compiler, &mask, &none, sizeof mask);
-	add_compare(compiler, statement->negate, &syn, sizeof syn);
+	nft_rule_add_bitwise_u32(maker, REDIRECT_MARK_MASK, 0);
+	nft_rule_add_compare(maker, statement->negate, &statement->value, sizeof statement->value);
 }
 
-static void match_mark(struct compiler *compiler, const struct statement *statement)
-{
-	add_bitwise_u32(compiler, REDIRECT_MARK_MASK, 0);
-	add_compare(compiler, statement->negate, &statement->value, sizeof statement->value);
-}
-
-static void compile_statement(struct compiler *compiler, const struct ruleset *ruleset, const struct statement *statement)
+static void compile_statement(struct nft_rule_maker *maker, const struct ruleset *ruleset, const struct statement *statement)
 {
 	const char *set = ruleset->sets[statement->set].name;
 
 	switch (statement->kind) {
 	case MATCH_IPV6:
-		need_family(compiler, NFPROTO_IPV6);
+		nft_rule_need_family(maker, NFPROTO_IPV6);
 		break;
 	case MATCH_TCP:
-		need_protocol(compiler, IPPROTO_TCP);
+		nft_rule_need_protocol(maker, IPPROTO_TCP);
 		break;
 	case MATCH_TCP_SYN:
-		match_tcp_syn(compiler, statement);
+		nft_rule_match_tcp_syn(maker, statement->negate);
 		break;
 	case MATCH_TCP_DPORT:
-		match_port(compiler, statement, IPPROTO_TCP, false);
+		match_port(maker, statement, IPPROTO_TCP, false);
 		break;
 	case MATCH_UDP_DPORT:
-		match_port(compiler, statement, IPPROTO_UDP, false);
+		match_port(maker, statement, IPPROTO_UDP, false);
 		break;
 	case MATCH_UDP_SPORT:
-		match_port(compiler, statement, IPPROTO_UDP, true);
+		match_port(maker, statement, IPPROTO_UDP, true);
 		break;
 	case MATCH_TCP_DPORT_SET:
-		load_port(compiler, IPPROTO_TCP, false);
-		add_lookup(compiler, set);
+		nft_rule_load_port(maker, IPPROTO_TCP, false);
+		nft_rule_add_lookup(maker, set);
 		break;
 	case MATCH_IPV4_SADDR:
-		match_address(compiler, statement, NFPROTO_IPV4, true);
+		match_address(maker, statement, NFPROTO_IPV4, true);
 		break;
 	case MATCH_IPV4_DADDR:
-		match_address(compiler, statement, NFPROTO_IPV4, false);
+		match_address(maker, statement, NFPROTO_IPV4, false);
 		break;
 	case MATCH_IPV6_SADDR:
-		match_address(compiler, statement, NFPROTO_IPV6, true);
+		match_address(maker, statement, NFPROTO_IPV6, true);
 		break;
 	case MATCH_IPV6_DADDR:
-		match_address(compiler, statement, NFPROTO_IPV6, false);
+		match_address(maker, statement, NFPROTO_IPV6, false);
 		break;
 	case MATCH_IPV4_DADDR_SET:
-		load_address(compiler, NFPROTO_IPV4, false);
-		add_lookup(compiler, set);
+		nft_rule_load_address(maker, NFPROTO_IPV4, false);
+		nft_rule_add_lookup(maker, set);
 		break;
 	case MATCH_IPV6_DADDR_SET:
-		load_address(compiler, NFPROTO_IPV6, false);
-		add_lookup(compiler, set);
+		nft_rule_load_address(maker, NFPROTO_IPV6, false);
+		nft_rule_add_lookup(maker, set);
 		break;
 	case MATCH_IIFNAME_SET:
-		add_meta_load(compiler, NFT_META_IIFNAME);
-		add_lookup(compiler, set);
+		nft_rule_add_meta_load(maker, NFT_META_IIFNAME);
+		nft_rule_add_lookup(maker, set);
 		break;
 	case MATCH_OIFNAME_SET:
-		add_meta_load(compiler, NFT_META_OIFNAME);
-		add_lookup(compiler, set);
+		nft_rule_add_meta_load(maker, NFT_META_OIFNAME);
+		nft_rule_add_lookup(maker, set);
 		break;
 	case MATCH_OIF_LOOPBACK:
-		add_meta_load(compiler, NFT_META_OIF);
-		add_compare(compiler, statement->negate, &(uint32_t){ LOOPBACK_INDEX }, sizeof(uint32_t));
+		nft_rule_add_meta_load(maker, NFT_META_OIF);
+		nft_rule_add_compare(maker, statement->negate, &(uint32_t){ LOOPBACK_INDEX }, sizeof(uint32_t));
 		break;
 	case MATCH_META_MARK:
-		add_meta_load(compiler, NFT_META_MARK);
-		match_mark(compiler, statement);
+		nft_rule_add_meta_load(maker, NFT_META_MARK);
+		match_mark(maker, statement);
 		break;
 	case MATCH_CT_MARK:
-		add_ct_load(compiler, NFT_CT_MARK);
-		match_mark(compiler, statement);
+		nft_rule_add_ct_load(maker, NFT_CT_MARK);
+		match_mark(maker, statement);
 		break;
 	case MATCH_CT_STATUS_DNAT:
-		add_ct_load(compiler, NFT_CT_STATUS);
-		add_bitwise_u32(compiler, IPS_DST_NAT, 0);
-		add_compare(compiler, !statement->negate, &(uint32_t){ 0 }, sizeof(uint32_t));
+		nft_rule_add_ct_load(maker, NFT_CT_STATUS);
+		nft_rule_add_bitwise_u32(maker, IPS_DST_NAT, 0);
+		nft_rule_add_compare(maker, !statement->negate, &(uint32_t){ 0 }, sizeof(uint32_t));
 		break;
 	case SET_META_MARK:
-		add_meta_load(compiler, NFT_META_MARK);
-		add_bitwise_u32(compiler, ~REDIRECT_MARK_MASK, statement->value);
-		add_meta_set(compiler, NFT_META_MARK);
+		nft_rule_add_meta_load(maker, NFT_META_MARK);
+		nft_rule_add_bitwise_u32(maker, ~REDIRECT_MARK_MASK, statement->value);
+		nft_rule_add_meta_set(maker, NFT_META_MARK);
 		break;
 	case SET_CT_MARK:
-		add_ct_load(compiler, NFT_CT_MARK);
-		add_bitwise_u32(compiler, ~REDIRECT_MARK_MASK, statement->value);
-		add_ct_set(compiler, NFT_CT_MARK);
+		nft_rule_add_ct_load(maker, NFT_CT_MARK);
+		nft_rule_add_bitwise_u32(maker, ~REDIRECT_MARK_MASK, statement->value);
+		nft_rule_add_ct_set(maker, NFT_CT_MARK);
 		break;
 	case SET_CT_ZONE:
 		/* Two bytes, host order. */
-		add_immediate(compiler, &(uint16_t){ (uint16_t)statement->value }, sizeof(uint16_t));
-		add_ct_set(compiler, NFT_CT_ZONE);
+		nft_rule_add_immediate(maker, &(uint16_t){ (uint16_t)statement->value }, sizeof(uint16_t));
+		nft_rule_add_ct_set(maker, NFT_CT_ZONE);
 		break;
 	case COUNT:
-		add(compiler, "counter");
+		nft_rule_add(maker, "counter");
 		break;
 	case ACCEPT:
-		add_verdict(compiler, NF_ACCEPT);
+		nft_rule_add_verdict(maker, NF_ACCEPT);
 		break;
 	case REDIRECT_TO:
-		add_redirect(compiler, (uint16_t)statement->value);
+		nft_rule_add_redirect(maker, (uint16_t)statement->value);
 		break;
 	case RESET_TCP:
-		add_reset(compiler);
+		nft_rule_add_reset(maker);
 		break;
 	}
-}
-
-/* nft's comment: shown in listings, and by it the counters of a dump find their outcome. */
-static bool set_comment(struct nftnl_rule *rule, const char *comment)
-{
-	struct nftnl_udata_buf *buffer = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
-	if (!buffer)
-		return false;
-	bool done = nftnl_udata_put_strz(buffer, NFTNL_UDATA_RULE_COMMENT, comment) != 0;
-	if (done)
-		nftnl_rule_set_data(rule, NFTNL_RULE_USERDATA, nftnl_udata_buf_data(buffer), nftnl_udata_buf_len(buffer));
-	nftnl_udata_buf_free(buffer);
-	return done;
 }
 
 struct nftnl_rule *compile_rule(const struct ruleset *ruleset, const struct ruleset_rule *rule)
 {
-	struct compiler compiler = { .rule = nftnl_rule_alloc() };
-	if (!compiler.rule)
-		return NULL;
-	nftnl_rule_set_u32(compiler.rule, NFTNL_RULE_FAMILY, NFPROTO_INET);
-	nftnl_rule_set_str(compiler.rule, NFTNL_RULE_TABLE, REDIRECT_TABLE);
-	nftnl_rule_set_str(compiler.rule, NFTNL_RULE_CHAIN, ruleset_chains[rule->chain].name);
+	struct nft_rule_maker maker;
+	nft_rule_start(&maker, NFPROTO_INET, REDIRECT_TABLE, ruleset_chains[rule->chain].name);
 	for (size_t i = 0; i < rule->statements_count; i++)
-		compile_statement(&compiler, ruleset, &rule->statements[i]);
-	if (compiler.failed || !set_comment(compiler.rule, rule->name)) {
-		nftnl_rule_free(compiler.rule);
-		return NULL;
-	}
-	return compiler.rule;
+		compile_statement(&maker, ruleset, &rule->statements[i]);
+	nft_rule_comment(&maker, rule->name);
+	return nft_rule_finish(&maker);
 }
 
 struct nftnl_table *compile_table(void)

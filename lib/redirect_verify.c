@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <libnftnl/chain.h>
-#include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
@@ -22,12 +21,10 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
+#include "ambient/nft_rule.h"
 #include "ambient/route.h"
 #include "redirect_compile.h"
 #include "redirect_session.h"
-
-/* No expression that we use has more attributes (libnftnl's are counted from NFTNL_EXPR_BASE). */
-#define EXPRESSION_ATTRIBUTES 16
 
 /* The dump of one table; the lists own their objects. */
 struct dump {
@@ -198,51 +195,13 @@ static bool same_chains(const struct dump *dump, const struct ruleset *ruleset, 
 	return true;
 }
 
-static bool same_expression(struct nftnl_expr *expected, struct nftnl_expr *found)
-{
-	if (strcmp(nftnl_expr_get_str(expected, NFTNL_EXPR_NAME), nftnl_expr_get_str(found, NFTNL_EXPR_NAME)) != 0)
-		return false;
-	for (uint16_t attribute = NFTNL_EXPR_BASE; attribute < EXPRESSION_ATTRIBUTES; attribute++) {
-		if (!nftnl_expr_is_set(expected, attribute))
-			continue;
-		uint32_t expected_length = 0, found_length = 0;
-		const void *expected_value = nftnl_expr_get(expected, attribute, &expected_length);
-		const void *found_value =
-			nftnl_expr_is_set(found, attribute) ? nftnl_expr_get(found, attribute, &found_length) : NULL;
-		if (!expected_value || !found_value || expected_length != found_length ||
-		    memcmp(expected_value, found_value, expected_length) != 0)
-			return false;
-	}
-	return true;
-}
-
-static bool same_expressions(const struct nftnl_rule *expected, const struct nftnl_rule *found)
-{
-	struct nftnl_expr_iter *expected_next = nftnl_expr_iter_create(expected);
-	struct nftnl_expr_iter *found_next = nftnl_expr_iter_create(found);
-	bool same = expected_next && found_next;
-	while (same) {
-		struct nftnl_expr *a = nftnl_expr_iter_next(expected_next), *b = nftnl_expr_iter_next(found_next);
-		if (!a || !b) {
-			same = !a && !b;
-			break;
-		}
-		same = same_expression(a, b);
-	}
-	if (expected_next)
-		nftnl_expr_iter_destroy(expected_next);
-	if (found_next)
-		nftnl_expr_iter_destroy(found_next);
-	return same;
-}
-
 /* Whether `found` (NULL: nothing) is the rule that `rule` compiles to. */
 static bool same_rule(const struct ruleset *ruleset, const struct ruleset_rule *rule, const struct nftnl_rule *found)
 {
 	if (!found)
 		return false;
 	struct nftnl_rule *expected = compile_rule(ruleset, rule);
-	bool same = expected && same_expressions(expected, found);
+	bool same = expected && nft_rule_same(expected, found);
 	nftnl_rule_free(expected);
 	return same;
 }
