@@ -4,12 +4,8 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
-import uuid
 
 import pytest
-
-sys.path.insert(0, os.path.dirname(__file__))
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build"))
@@ -156,5 +152,16 @@ def plugin(tmp_path):
     return Plugin(tmp_path / "run")
 
 
-def unique():
-    return uuid.uuid4().hex
+def pod_arguments(namespace="shop", name="cart", uid="0a1b"):
+    """CNI_ARGS as a container runtime gives them."""
+    return f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID=x;K8S_POD_UID={uid}"
+
+
+@pytest.fixture
+def agent(plugin):
+    """The plugin with enrollment installer, and the double of the installer that it talks to."""
+    from .installer_double import Installer  # it needs this module
+    plugin.config["enrollment"] = "installer"
+    double = Installer(plugin.run_dir)
+    yield double
+    double.close()

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import PROGRAM
+from .conftest import PROGRAM
 
 GOOD = {"cniVersion": "1.0.0", "name": "podnet", "type": "ambient-cni", "enrollment": "always"}
 
