@@ -110,6 +110,11 @@ $(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libtestable.a $(BUIL
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -o $@
 
+# The floor of every start: static, whatever the rest is.
+$(BUILD)/bench/nothing: tests/bench/nothing.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -static-pie $< -o $@
+
 $(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
@@ -183,7 +188,7 @@ $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BU
 	@touch $@
 
 .PHONY: bench
-bench: deps ## measure against floors of the same run; see docs/performance.md
+bench: deps ## measure against floors of the same run (BENCH_ARGUMENTS=SECTION: one alone); see docs/performance.md
 	@$(MAKE) -s all static $(BENCH_PROGRAMS)
 	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/bench/run $(BENCH_ARGUMENTS)
 

@@ -1,0 +1,5 @@
+/* A static program that does nothing: what starting any program costs. */
+int main(void)
+{
+	return 0;
+}
