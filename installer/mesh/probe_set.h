@@ -19,13 +19,14 @@
 struct event_base;
 struct probe_set;
 
+/* Called from the event loop, and from flush, prune and verify; none may close the set. Each may be NULL. */
 struct probe_set_events {
 	/* Somebody else changed our table and it was put right; `difference` says what was found ("set pods-ipv4 lacks
 	 * 10.0.0.7"). Not called for what is adopted at start. */
 	void (*repaired)(void *data, const char *difference);
 	/* A transaction in the background failed; it is tried again (20 ms, doubling to 1 s). */
 	void (*failed)(void *data, const struct error *error);
-	/* What was put before is in the kernel now (a transaction in the background succeeded). May be NULL. */
+	/* What was put before is in the kernel now (a transaction in the background succeeded). */
 	void (*flushed)(void *data);
 	void *data;
 };
