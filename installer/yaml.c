@@ -501,7 +501,8 @@ int yaml_parse(const char *text, size_t length, size_t limit, const char *what, 
 		return 0;
 	if (outcome != 0)
 		return error_say(error, own.number, "%s", own.message);
-	qsort(reader.yaml.lines, reader.yaml.lines_count, sizeof *reader.yaml.lines, compare_lines);
+	if (reader.yaml.lines)
+		qsort(reader.yaml.lines, reader.yaml.lines_count, sizeof *reader.yaml.lines, compare_lines);
 	*ret_yaml = reader.yaml;
 	reader.yaml = (struct yaml){ 0 };
 	return 0;

@@ -46,7 +46,10 @@ int error_wrap(struct error *error, const char *format, ...)
 	va_start(arguments, format);
 	int length = vsnprintf(error->message, sizeof error->message, format, arguments);
 	va_end(arguments);
-	if (inner[0] != '\0' && length >= 0 && (size_t)length < sizeof error->message)
-		snprintf(error->message + length, sizeof error->message - (size_t)length, ": %s", inner);
+	if (inner[0] == '\0' || length < 0 || (size_t)length >= sizeof error->message)
+		return -1;
+	/* What does not fit is cut; looking at the result tells gcc that this is meant. */
+	if (snprintf(error->message + length, sizeof error->message - (size_t)length, ": %s", inner) < 0)
+		error->message[length] = '\0';
 	return -1;
 }

@@ -9,6 +9,10 @@
  *  - An object that is in two places counts once: the first in the order of file names, and the trouble says so.
  *  - An object without metadata.uid gets one that depends on kind, namespace and name alone (folder_object_uid), so that it is
  *    the same after a restart.
+ *  - What is large and concerns no node agent (managedFields, resourceVersion, volumes, conditions, container statuses) is
+ *    dropped, and its change is no event.
+ *  - Names that begin with a dot are passed over. While somebody writes to a file it is left alone, until it is closed or has
+ *    been quiet for a second; a program that renames a complete file over the old one is seen at once.
  *  - A pod whose spec.nodeName is another node's is passed over. Other kinds are passed over. */
 #ifndef AMBIENT_INSTALLER_FOLDER_FOLDER_H
 #define AMBIENT_INSTALLER_FOLDER_FOLDER_H

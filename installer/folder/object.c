@@ -86,11 +86,28 @@ static const char *get_text(const cJSON *object, const char *key)
 	return text && text[0] ? text : NULL;
 }
 
-/* Gives the object a uid where it has none, and drops what only the API server's bookkeeping needs. */
+/* What is large, changes often and concerns no node agent: without it an object is small, and its change no event. */
+static void drop_ballast(cJSON *object)
+{
+	static const char *const ballast[][2] = {
+		{ "metadata", "managedFields" },
+		{ "metadata", "resourceVersion" },
+		{ "spec", "volumes" },
+		{ "spec", "tolerations" },
+		{ "spec", "affinity" },
+		{ "status", "conditions" },
+		{ "status", "containerStatuses" },
+		{ "status", "initContainerStatuses" },
+		{ "status", "ephemeralContainerStatuses" },
+	};
+	for (size_t i = 0; i < sizeof ballast / sizeof ballast[0]; i++)
+		cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(object, ballast[i][0]), ballast[i][1]);
+}
+
+/* Gives the object a uid where it has none. */
 static int complete(const struct reader *reader, enum source_kind kind, cJSON *metadata)
 {
 	const cJSON *uid = cJSON_GetObjectItemCaseSensitive(metadata, "uid");
-	cJSON_DeleteItemFromObjectCaseSensitive(metadata, "managedFields");
 	if (cJSON_IsString(uid) && uid->valuestring[0])
 		return 0;
 	if (uid && !cJSON_IsString(uid) && !cJSON_IsNull(uid))
@@ -119,6 +136,7 @@ static int add(struct reader *reader, enum source_kind kind, cJSON *object)
 		return 0;
 	if (complete(reader, kind, metadata) < 0)
 		return -1;
+	drop_ballast(json);
 
 	struct folder_objects *objects = &reader->objects;
 	struct folder_object **items = reallocarray(objects->items, objects->count + 1, sizeof *items);
@@ -149,7 +167,7 @@ static int take_list(struct reader *reader, cJSON *list, const char *kind)
 	cJSON *items = cJSON_GetObjectItemCaseSensitive(list, "items");
 	if (items && !cJSON_IsArray(items) && !cJSON_IsNull(items))
 		return wrong(reader, items, list, "items: expected a list");
-	while (cJSON_IsArray(items) && items->child)
+	while (items && items->child)
 		if (take(reader, cJSON_DetachItemFromArray(items, 0), item_kind) < 0)
 			return -1;
 	return 0;

@@ -247,10 +247,13 @@ static void only_differences_are_told(void **state)
 	remove_file(fixture, "c.yaml");
 	expect(fixture, "-Pod shop/d v1\n");
 	/* A successor of the same name. */
-	write_file(fixture, "a.yaml", "{kind: Pod, metadata: {namespace: shop, name: c, uid: other}}");
+	write_file(fixture, "a.yaml",
+		   "{kind: Pod, metadata: {namespace: shop, name: c, uid: other}, status: {phase: Running}}");
 	expect(fixture, "-Pod shop/c v1\n+Pod shop/c\n");
 	/* Bookkeeping that concerns nobody. */
-	write_file(fixture, "a.yaml", "{kind: Pod, metadata: {namespace: shop, name: c, uid: other, managedFields: [{}]}}");
+	write_file(fixture, "a.yaml",
+		   "{kind: Pod, metadata: {namespace: shop, name: c, uid: other, managedFields: [{}]},"
+		   " status: {phase: Running, conditions: [1]}}");
 	expect(fixture, "");
 }
 
