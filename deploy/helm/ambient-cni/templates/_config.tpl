@@ -11,7 +11,6 @@
       "confDir" "/host/etc/cni/net.d"
       "procDir" "/host/proc"
       "netnsDir" "/host/var/run/netns"
-      "binSource" "/opt/cni/bin"
       "confFile" (default "" $v.cniConfFileName)
       "chained" $v.chained
       "ownConfig" $v.istioOwnedCNIConfig
