@@ -130,6 +130,7 @@ PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-de
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 LINT_PACKAGES = clang-format clang-tidy shellcheck
 STATIC_PACKAGES = mmdebstrap
+IMAGE_PACKAGES = $(STATIC_PACKAGES) buildah
 
 .PHONY: deps lint-deps
 deps: ## install what build and tests need (Debian 12, as root); elsewhere say what is missing
@@ -143,8 +144,8 @@ demo: deps ## show the main job working: pods on a bridge, redirected; no cluste
 	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/demo/run
 
 # Tests with real packets and processes, four at a time: they mostly wait.
-# tests/node has a target of its own: it builds Kubernetes first.
-PYTEST_FOLDERS = $(filter-out tests/node/,$(sort $(dir $(wildcard tests/*/test_*.py))))
+# tests/node and tests/package have targets of their own: they build Kubernetes, and Helm and images, first.
+PYTEST_FOLDERS = $(filter-out tests/node/ tests/package/,$(sort $(dir $(wildcard tests/*/test_*.py))))
 PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 -p no:cacheprovider
 
 .PHONY: test test-built
@@ -181,7 +182,7 @@ C_FILES = $(wildcard lib/*.[ch] include/ambient/*.h plugin/*.[ch] installer/*.[c
 TIDY_STAMPS = $(patsubst %.c,$(BUILD)/tidy/%.ok,$(filter %.c,$(C_FILES)))
 lint: lint-deps $(TIDY_STAMPS) ## clang-format, clang-tidy, shellcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	shellcheck .ci/run tests/deps tests/node/components $(wildcard tests/*.sh)
+	shellcheck .ci/run tests/deps tests/node/components $(wildcard tests/*.sh tests/deploy/*.sh tests/package/*.sh deploy/*.sh)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
 	@mkdir -p $(@D)
 	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 >$@.log 2>&1 || { cat $@.log; exit 1; }
@@ -196,6 +197,25 @@ bench: deps ## measure against floors of the same run (BENCH_ARGUMENTS=SECTION: 
 static: ## both programs without any shared library, in build/static (a Debian 13 root, made once and kept in a cache)
 	@tests/deps $(STATIC_PACKAGES)
 	@VERSION='$(VERSION)' tests/static.sh $(abspath $(BUILD))
+
+# In the image's tag, and in the chart, the version is written as tags may be.
+TAG = $(shell echo '$(VERSION)' | tr -c 'A-Za-z0-9_.\n-' -)
+.PHONY: image chart manifests test-package
+image: ## the container image, an OCI archive in build/image, with its contents and bill of materials; ARCHITECTURE=arm64 too
+	@tests/deps $(IMAGE_PACKAGES)
+	@VERSION='$(VERSION)' deploy/image.sh $(abspath $(BUILD)) $(ARCHITECTURE)
+
+chart: ## the Helm chart as a package, in build/chart; its image is the one of this version
+	@mkdir -p $(BUILD)/chart && rm -f $(BUILD)/chart/*.tgz
+	@tool=$$(tests/deploy/charttool.sh) && $$tool package deploy/helm/ambient-cni $(BUILD)/chart '$(TAG)'
+
+manifests: ## deploy/manifests from the chart
+	@tool=$$(tests/deploy/charttool.sh) && /usr/bin/python3 deploy/manifests.py $$tool
+
+# One after the other: they build images.
+test-package: deps ## image for both architectures, Helm's and kustomize's own commands; some minutes the first time
+	@tests/deps $(IMAGE_PACKAGES) qemu-user-static
+	AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/package
 
 .PHONY: install
 install: all ## put the programs below DESTDIR/PREFIX

@@ -1,0 +1,139 @@
+"""The image: small, only what belongs there, the same bytes each time, running where there is nothing else."""
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from .conftest import SOURCE, run
+
+sys.path.insert(0, str(SOURCE / "deploy"))
+from image_contents import read_archive  # noqa: E402
+
+ARCHITECTURES = ("amd64", "arm64")
+NATIVE = run("dpkg", "--print-architecture").strip()
+QEMU = {"amd64": "/usr/bin/qemu-x86_64-static", "arm64": "/usr/bin/qemu-aarch64-static"}
+
+
+def unpack(image, folder):
+    """The image's root file system, and nothing else."""
+    _, _, files = read_archive(image.archive)
+    for name, (member, content) in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(member.mode & 0o7777)
+    return folder
+
+
+def inside(root, image, *command, **options):
+    """Runs a program of the image with the image as its root."""
+    words = ["chroot", str(root)]
+    if image.architecture != NATIVE:
+        emulator = root / "qemu"
+        if not emulator.exists():
+            emulator.write_bytes(open(QEMU[image.architecture], "rb").read())
+            emulator.chmod(0o755)
+        words.append("/qemu")
+    return subprocess.run([*words, *command], capture_output=True, text=True, timeout=60, check=False,
+                          env=options.pop("env", {"PATH": "/usr/local/bin"}), **options)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_contents(make_image, architecture):
+    image = make_image(architecture)
+    config, digest, files = read_archive(image.archive)
+    assert (config["os"], config["architecture"]) == ("linux", architecture)
+    assert config["config"]["Entrypoint"] == ["ambient-installer"] and "PATH=/usr/local/bin" in config["config"]["Env"]
+    programs = [name for name in files if not name.startswith("usr/share/licenses/")]
+    assert sorted(programs) == ["usr/local/bin/ambient-cni", "usr/local/bin/ambient-installer"]
+    assert sum(member.size for member, _ in files.values()) < 8 << 20
+    machine = {"amd64": 62, "arm64": 183}[architecture]
+    for name in programs:
+        header = files[name][1][:20]
+        assert header[:4] == b"\x7fELF" and int.from_bytes(header[18:20], "little") == machine
+    assert {member.mtime for member, _ in files.values()} == {1700000000}
+    assert image.bill["documentNamespace"].endswith(digest)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bill_of_materials(make_image, architecture):
+    """Each package that was linked stands there with version and licence; each program with its sum."""
+    image = make_image(architecture)
+    _, _, files = read_archive(image.archive)
+    bill = image.bill
+    assert bill["spdxVersion"] == "SPDX-2.3"
+    identities = [e["SPDXID"] for e in bill["packages"] + bill["files"]] + ["SPDXRef-DOCUMENT"]
+    assert len(set(identities)) == len(identities)
+    for relation in bill["relationships"]:
+        assert relation["spdxElementId"] in identities and relation["relatedSpdxElement"] in identities
+    linked = {p["name"]: p["versionInfo"] for p in bill["packages"] if p["SPDXID"].startswith("SPDXRef-Debian-")}
+    for name in ("libmnl-dev", "libnftnl-dev", "libnl-3-dev", "libcjson-dev", "libc6-dev", "libyaml-dev"):
+        assert linked[name]
+    for name in linked:
+        assert files[f"usr/share/licenses/{name}"][1].strip()
+    for file in bill["files"]:
+        content = files[file["fileName"].removeprefix("./")][1]
+        assert {"algorithm": "SHA256", "checksumValue": hashlib.sha256(content).hexdigest()} in file["checksums"]
+
+
+def test_reproducible(make_image):
+    first = make_image(NATIVE)
+    again = make_image(NATIVE, again=True)
+    assert first.archive != again.archive
+    assert read_archive(first.archive)[1] == read_archive(again.archive)[1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_runs_where_there_is_nothing(make_image, architecture, tmp_path):
+    """No /proc, no /dev, no /tmp, no C library: the plugin answers VERSION, the agent says its version and reads a configuration."""
+    image = make_image(architecture)
+    root = unpack(image, tmp_path)
+    plugin = inside(root, image, "/usr/local/bin/ambient-cni", input='{"cniVersion": "1.1.0"}', env={"CNI_COMMAND": "VERSION"})
+    assert plugin.returncode == 0, plugin.stderr
+    assert "1.1.0" in json.loads(plugin.stdout)["supportedVersions"]
+    version = inside(root, image, "/usr/local/bin/ambient-installer", "version")
+    assert version.returncode == 0 and image.version in version.stdout, version
+    (root / "config.yaml").write_text("releaseDrainSeconds: 60\n")
+    config = inside(root, image, "/usr/local/bin/ambient-installer", "config", "--config", "/config.yaml", "-o", "json",
+                    env={"NODE_NAME": "n"})
+    assert config.returncode == 0, config.stderr
+    assert json.loads(config.stdout)["settings"]["releaseDrainSeconds"]["value"] == 60
+
+
+def test_what_the_contents_check_refuses(make_image, tmp_path):
+    """The check that `make image` runs is not one that can't fail."""
+    image = make_image(NATIVE)
+    with tarfile.open(image.archive) as archive:
+        archive.extractall(tmp_path / "layout")
+    layout = tmp_path / "layout"
+
+    def blob(digest):
+        return layout / "blobs" / digest.replace(":", "/")
+
+    def store(content):
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        blob(digest).write_bytes(content)
+        return digest
+
+    index = json.loads((layout / "index.json").read_text())
+    manifest = json.loads(blob(index["manifests"][0]["digest"]).read_text())
+    extra = tmp_path / "extra.tar"
+    with tarfile.open(extra, "w") as layer:
+        (tmp_path / "sh").write_bytes(os.urandom(9 << 20))
+        layer.add(tmp_path / "sh", "usr/bin/sh")
+    manifest["layers"].append({"digest": store(extra.read_bytes())})
+    index["manifests"][0]["digest"] = store(json.dumps(manifest).encode())
+    (layout / "index.json").write_text(json.dumps(index))
+    with tarfile.open(tmp_path / "changed.tar", "w") as archive:
+        archive.add(layout, ".")
+        for path in layout.rglob("*"):
+            if path.is_file():
+                archive.add(path, str(path.relative_to(layout)))
+    done = subprocess.run([sys.executable, SOURCE / "deploy/image_contents.py", tmp_path / "changed.tar", "v", tmp_path / "out"],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "usr/bin/sh does not belong" in done.stderr and "are more than" in done.stderr
