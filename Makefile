@@ -169,7 +169,7 @@ node-deps: deps
 	@tests/deps $(NODE_PACKAGES)
 	@tests/node/components >/dev/null
 test-node: node-deps ## the product on a real node: etcd, kube-apiserver, kubelet, containerd; see docs/real-node.md
-	@$(MAKE) CI=true all
+	@$(MAKE) CI=true all static
 	$(NODE_PYTEST) -v $(NODE_ARGUMENTS) tests/node
 
 .PHONY: asan
@@ -182,7 +182,7 @@ C_FILES = $(wildcard lib/*.[ch] include/ambient/*.h plugin/*.[ch] installer/*.[c
 TIDY_STAMPS = $(patsubst %.c,$(BUILD)/tidy/%.ok,$(filter %.c,$(C_FILES)))
 lint: lint-deps $(TIDY_STAMPS) ## clang-format, clang-tidy, shellcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	shellcheck .ci/run tests/deps tests/node/components $(wildcard tests/*.sh tests/deploy/*.sh tests/package/*.sh deploy/*.sh)
+	shellcheck -x .ci/run tests/deps tests/node/components $(wildcard tests/*.sh tests/deploy/*.sh tests/package/*.sh deploy/*.sh)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
 	@mkdir -p $(@D)
 	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 >$@.log 2>&1 || { cat $@.log; exit 1; }

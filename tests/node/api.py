@@ -41,7 +41,7 @@ class Api:
             connection.close()
         if answer.status >= 400:
             raise ApiError(method, path, answer.status, text)
-        return json.loads(text) if text.startswith("{") else text
+        return json.loads(text) if answer.getheader("Content-Type", "").startswith("application/json") else text
 
     @staticmethod
     def path(kind, namespace=None, name=None, query=None):

@@ -33,7 +33,7 @@ def bracketed(address):
     return f"[{address}]" if ":" in address else address
 
 
-def conflist(primary, families, extra=()):
+def conflist(version, primary, families, extra=()):
     """The primary CNI's configuration as an administrator writes it, and what is chained behind it."""
     ipam = {"type": "host-local", "ranges": [[{"subnet": PODS[family]}] for family in families],
             "routes": [{"dst": "0.0.0.0/0" if family == 4 else "::/0"} for family in families]}
@@ -41,7 +41,7 @@ def conflist(primary, families, extra=()):
         plugin = {"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True, "ipam": ipam}
     else:
         plugin = {"type": "ptp", "ipam": ipam}
-    return {"cniVersion": "1.0.0", "name": "podnet", "plugins": [plugin, *extra]}
+    return {"cniVersion": version, "name": "podnet", "plugins": [plugin, *extra]}
 
 
 class Cluster:
@@ -79,8 +79,8 @@ class Cluster:
             machine.write(f"{ETC}/{who}.conf", json.dumps(self.kubeconfig(who)), 0o600)
         machine.write(f"{ETC}/kubelet.json", json.dumps(self._kubelet_configuration()))
         machine.write("/etc/containerd/config.toml", self._containerd_configuration())
-        self.write_conflist(conflist(self.primary, self.families, chained))
-        for path in glob.glob("/usr/lib/cni/*"):
+        self.write_conflist(conflist("1.0.0" if self.containerd_major == 1 else "1.1.0", self.primary, self.families, chained))
+        for path in glob.glob(f"{self.components.cni_plugins(self.containerd_major)}/*"):
             shutil.copy(path, self._made(BIN_DIR))
 
     def _made(self, folder):

@@ -29,5 +29,9 @@ class Components:
         """Where `containerd`, `ctr` and the shim are; the shim is found by PATH."""
         return "/usr/bin" if major == 1 else os.path.join(self.folder, f"containerd-{self.versions['CONTAINERD2']}")
 
+    def cni_plugins(self, major):
+        """The folder of the primary plugins beside that containerd: Debian's, which know CNI 1.0.0, or those that know 1.1.0."""
+        return "/usr/lib/cni" if major == 1 else os.path.join(self.folder, f"cni-plugins-{self.versions['CNI_PLUGINS']}")
+
     def helm(self):
         return os.path.join(self.folder, f"helm-{self.versions['HELM']}", "helm")

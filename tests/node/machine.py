@@ -3,6 +3,7 @@
 The machine's network is its own, too: a device eth0 with the node's addresses, whose other end leads nowhere. Nothing of the surrounding
 machine's network, /etc/cni, /opt/cni or /run is touched."""
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,7 +123,8 @@ class Machine:
         return program
 
     def path(self, path):
-        """The path by which the outside reaches a file of the machine."""
+        """The path by which the outside reaches a file of the machine. A symbolic link on the way, as /var/run, would lead outside."""
+        path = re.sub("^/var/run(?=/)", "/run", path)
         return f"/proc/{self.process_one}/root{path}"
 
     def write(self, path, text, mode=0o644):

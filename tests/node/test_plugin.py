@@ -2,12 +2,14 @@
 tunnel is there, so a connection that is captured is refused, and one that is not gets its answer."""
 import os
 import shutil
+import time
 
 import pytest
 
 from .cluster import BIN_DIR, Cluster
 from .machine import ADDRESS
-from .pods import container
+from .pods import container, pod
+from .waiting import wait_until
 
 PORT = 9000
 CHAINED = {"type": "ambient-cni", "enrollment": "always"}
@@ -51,3 +53,27 @@ def test_the_first_packet_of_an_init_container_is_captured(cluster, make_workspa
         workspace.wait_gone("inside")
     finally:
         cluster.write_conflist(plain)
+
+
+def test_no_agent_was_ever_here(cluster, make_workspace):
+    """The node is ready, pods of excluded namespaces start, all others wait and say why; when the plugin is taken out, they start."""
+    plain = cluster.read_conflist()
+    workspace = make_workspace(cluster)
+    cluster.write_conflist({**plain, "plugins": plain["plugins"] + [{"type": "ambient-cni"}]})
+    try:
+        cluster.api.create(pod("excluded", "kube-system", container("idle", "workload", "pause")))
+        workspace.create("waiting", container("idle", "workload", "pause"))
+        wait_until(lambda: cluster.api.get("Pod", "kube-system", "excluded")["status"]["phase"] == "Running", 30,
+                   "a pod of kube-system starts", explain=workspace.explain)
+        said = wait_until(lambda: [event["message"] for event in cluster.api.list("Event", workspace.name)
+                                   if event["reason"] == "FailedCreatePodSandBox"], 30, "an event says why", explain=workspace.explain)
+        assert "ambient-cni" in said[0] and "k8s-app=istio-cni-node" in said[0], said
+        # Longer than a runtime that asks for STATUS (containerd 2, CNI 1.1.0: every 5 s) would take to call the node not ready.
+        for _ in range(8):
+            time.sleep(1)
+            cluster.wait_ready(0)
+        assert workspace.get("waiting")["status"]["phase"] == "Pending"
+    finally:
+        cluster.write_conflist(plain)
+        cluster.api.delete("Pod", "kube-system", "excluded")
+    workspace.wait_ready("waiting")
