@@ -5,7 +5,8 @@
  *     priority 512       to POD lookup TABLE          where the VPC CNI put the host route of the pod
  *     one before its own iif VETH lookup local
  *
- * See redirection.md of the contract, and aws-vpc-cni's "POD_SECURITY_GROUP_ENFORCING_MODE". */
+ * Where the kernel finds a packet's socket early (net.ipv4.tcp_early_demux), the host's own part of it can't work; the VPC CNI
+ * turns that off where probes of such pods are wanted. */
 #ifndef AMBIENT_INSTALLER_MESH_AWS_BRANCH_ENI_H
 #define AMBIENT_INSTALLER_MESH_AWS_BRANCH_ENI_H
 
@@ -17,17 +18,18 @@
 
 struct aws_branch_eni;
 
-/* `netns` is the host's network namespace, borrowed, or -1 for our own. `ret_is_possible`: net.ipv4.tcp_early_demux is 0 there,
- * without which nothing else is ever done. */
+/* `netns` is the host's network namespace, borrowed for the call, or -1 for our own. */
 int aws_branch_eni_open(int netns, struct error *error, struct aws_branch_eni **ret_eni);
 void aws_branch_eni_close(struct aws_branch_eni *eni); /* NULL is fine; the rules stay */
 
-/* Adds the rules for a pod's addresses where the pod has a branch interface; `ret_applies` says whether it has (may be NULL).
- * Idempotent. Reads the policy rules and routes of the host at most once. */
+/* Adds the rules for a pod's addresses where net.ipv4.tcp_early_demux is 0 on the host and the pod has a branch interface;
+ * `ret_applies` says whether it has (may be NULL). Idempotent. On a host without branch interfaces that is one look at the
+ * policy rules. */
 int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error,
 		       bool *ret_applies);
 
-/* Takes the rules of these addresses away, also when the veth is gone already. Nothing there is no error. */
+/* Takes the rules of these addresses away, also when the veth is gone already; and with them what was left of other pods whose
+ * veth is gone. Nothing there is no error. An address that another pod has taken over is not to be removed any more. */
 int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error);
 
 /* Takes all rules of ours away: an uninstall. */
