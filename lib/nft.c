@@ -321,6 +321,24 @@ void nft_batch_add_rule(struct nft_batch *batch, uint16_t family, struct nftnl_r
 	finish_message(batch, header);
 }
 
+void nft_batch_delete_rule(struct nft_batch *batch, uint16_t family, struct nftnl_rule *rule, const char *name)
+{
+	struct nlmsghdr *header = start_message(batch, NFT_MSG_DELRULE, family, 0, "rule", name);
+	if (!header)
+		return;
+	nftnl_rule_nlmsg_build_payload(header, rule);
+	finish_message(batch, header);
+}
+
+void nft_batch_delete_chain(struct nft_batch *batch, uint16_t family, const struct nftnl_chain *chain, const char *name)
+{
+	struct nlmsghdr *header = start_message(batch, NFT_MSG_DELCHAIN, family, 0, "chain", name);
+	if (!header)
+		return;
+	nftnl_chain_nlmsg_build_payload(header, chain);
+	finish_message(batch, header);
+}
+
 const char *nft_kernel_option(const char *expression)
 {
 	static const struct {

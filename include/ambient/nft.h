@@ -57,6 +57,10 @@ void nft_batch_add_set(struct nft_batch *batch, uint16_t family, struct nftnl_se
 void nft_batch_add_elements(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name);
 void nft_batch_delete_elements(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name);
 void nft_batch_add_rule(struct nft_batch *batch, uint16_t family, struct nftnl_rule *rule, const char *name);
+/* A rule with a handle; without one, all rules of its chain. */
+void nft_batch_delete_rule(struct nft_batch *batch, uint16_t family, struct nftnl_rule *rule, const char *name);
+/* A chain that nothing jumps to any more. */
+void nft_batch_delete_chain(struct nft_batch *batch, uint16_t family, const struct nftnl_chain *chain, const char *name);
 /* Remembers an error that happened while an object was made. */
 void nft_batch_fail(struct nft_batch *batch, int number, const char *what);
 

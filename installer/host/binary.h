@@ -6,6 +6,7 @@
 #define AMBIENT_INSTALLER_HOST_BINARY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/stat.h>
 
 #include "ambient/error.h"
@@ -29,6 +30,9 @@ int binary_remove(const char *bin_dir, struct error *error, bool *ret_removed);
 /* Runs `path` with CNI_COMMAND=VERSION, for five seconds at most, and fails unless it answers as a plugin of version 1.0.0
  * does. */
 int binary_try(const char *path, struct error *error);
+
+/* The version that the plugin at `path` was built as ("1.2.3"); an error where it is another program. */
+int binary_version(const char *path, struct error *error, char *ret_version, size_t size);
 
 /* Whether a result cached in `results_dir` names the plugin `type` (libcni caches the list that made it). A directory that is
  * not there holds none if its parent is; else ENOENT. A file that can't be understood names everybody. */

@@ -94,7 +94,7 @@ int host_install_once(const struct host_options *options, const struct host_call
 
 /* Takes the configuration away first (a .conf that became a .conflist goes back), then the binary, unless a cached result of
  * the runtime names us, or the results can't be seen: then a runtime may still call it for a DEL, which it answers without us.
- * Both steps are tried whatever the other does; what is gone already is no error. */
+ * What is gone already is no error. -1: the configuration still names us, and `ret_uninstalled` says so too. */
 struct host_uninstalled {
 	bool configuration_gone, binary_gone;
 	char remark[HOST_REASON_MAX]; /* why something stays; empty: nothing does */

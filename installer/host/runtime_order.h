@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/stat.h>
 
 #include "ambient/error.h"
 
@@ -21,6 +22,8 @@ enum runtime_file_owner {
 struct runtime_file {
 	char *name; /* "10-calico.conflist" */
 	bool is_list;
+	struct stat status; /* of the file that was read (a link's target) */
+	bool is_link;
 	enum runtime_file_owner owner;
 	cJSON *json;	   /* NULL: not valid */
 	char problem[512]; /* what a runtime would say of it; empty: it loads */
@@ -53,9 +56,5 @@ const struct runtime_file *runtime_directory_find(const struct runtime_directory
 
 /* Which tool a file belongs to, by its name. */
 enum runtime_file_owner runtime_file_owner(const char *name);
-
-/* Parses a configuration as the runtime does: name, type, plugins, and the types of the keys that it reads. On failure
- * `ret_problem` says what is wrong, and NULL is returned. */
-cJSON *runtime_file_parse(const char *name, const char *text, size_t length, char *ret_problem, size_t size);
 
 #endif
