@@ -88,8 +88,8 @@ static size_t neighbour_context(int directory, char context[CONTEXT_MAX])
 	return length;
 }
 
-/* What a container makes gets the container's context, which a runtime's domain may not execute. Where there is no SELinux, no file
- * has one and nothing is set; where setting is not allowed, the directory's rule stands. */
+/* What a container makes gets the container's context, which a runtime's domain may not execute. Where there is no SELinux, no
+ * file has one and nothing is set; where setting is not allowed, the directory's rule stands. */
 static void keep_context(int directory, const char *name, int fd)
 {
 	char context[CONTEXT_MAX];
@@ -144,19 +144,21 @@ static int accept_preinstalled(const char *source_path, const char *target_path,
 	if (binary_version(source_path, error, ours, sizeof ours) < 0)
 		return -1;
 	if (access(target_path, F_OK) < 0)
-		return error_say(error, EROFS, "%s can't be written and has no " HOST_PLUGIN_NAME
-					       ": make it writable, or preinstall version %s",
+		return error_say(error, EROFS,
+				 "%s can't be written and has no " HOST_PLUGIN_NAME
+				 ": make it writable, or preinstall version %s",
 				 bin_dir, ours);
 	if (binary_version(target_path, &problem, theirs, sizeof theirs) < 0)
 		return error_say(error, EROFS, "%s can't be written, and what stands there is not usable: %s", bin_dir,
 				 problem.message);
 	if (strcmp(ours, theirs) != 0)
-		return error_say(error, EROFS, "%s can't be written and holds version %s, not %s: preinstall that one", bin_dir, theirs,
-				 ours);
+		return error_say(error, EROFS, "%s can't be written and holds version %s, not %s: preinstall that one", bin_dir,
+				 theirs, ours);
 	return binary_try(target_path, error);
 }
 
-int binary_install(const char *bin_source, const char *bin_dir, struct binary_seen *seen, struct error *error, bool *ret_written)
+int binary_install(const char *bin_source, const char *bin_dir, struct binary_seen *seen, struct error *error,
+		   bool *ret_written)
 {
 	cleanup_free char *source_path = NULL, *target_path = NULL;
 	if (file_join(bin_source, HOST_PLUGIN_NAME, error, &source_path) < 0 ||
@@ -172,7 +174,8 @@ int binary_install(const char *bin_source, const char *bin_dir, struct binary_se
 	/* A link under our name is replaced: who made it can't mean another plugin. */
 	cleanup_close int target = openat(directory, HOST_PLUGIN_NAME, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	bool is_file = target >= 0 && fstat(target, &target_status) == 0 && S_ISREG(target_status.st_mode);
-	if (is_file && seen->is_good && is_unchanged(&seen->source, &source_status) && is_unchanged(&seen->target, &target_status)) {
+	if (is_file && seen->is_good && is_unchanged(&seen->source, &source_status) &&
+	    is_unchanged(&seen->target, &target_status)) {
 		*ret_written = false;
 		return 0;
 	}

@@ -1,5 +1,5 @@
-/* Running the plugin: with CNI_COMMAND=VERSION, to see whether it runs on this host at all (a directory mounted noexec, a plugin of
- * another machine, a missing C library), and without a verb, to learn its version. */
+/* Running the plugin: with CNI_COMMAND=VERSION, to see whether it runs on this host at all (a directory mounted noexec, a
+ * plugin of another machine, a missing C library), and without a verb, to learn its version. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -46,9 +46,10 @@ static int start(const char *path, char *const environment[], struct error *erro
 	posix_spawn_file_actions_destroy(&actions);
 	if (number != 0)
 		return error_say(error, number, "cannot run %s: %s%s", path, strerror(number),
-				 number == EACCES ? " (is the directory mounted noexec?)" :
-				 number == ENOENT ? " (it needs a program loader that this system does not have: install a static build)" :
-						    "");
+				 number == EACCES ? " (is the directory mounted noexec?)"
+				 : number == ENOENT
+					 ? " (it needs a program loader that this system does not have: install a static build)"
+					 : "");
 	*ret_process = process;
 	*ret_output = steal_fd(&output);
 	return 0;
@@ -112,20 +113,20 @@ int binary_try(const char *path, struct error *error)
 	if (run(path, environment, error, answer, &length, &status) < 0)
 		return -1;
 	if (WIFSIGNALED(status))
-		return error_say(error, ENOEXEC, "%s, run with CNI_COMMAND=VERSION, was ended by signal %d (%s)", path, WTERMSIG(status),
-				 strsignal(WTERMSIG(status)));
+		return error_say(error, ENOEXEC, "%s, run with CNI_COMMAND=VERSION, was ended by signal %d (%s)", path,
+				 WTERMSIG(status), strsignal(WTERMSIG(status)));
 	if (WEXITSTATUS(status) != 0)
 		return error_say(error, ENOEXEC, "%s, run with CNI_COMMAND=VERSION, ended with exit status %d", path,
 				 WEXITSTATUS(status));
 	if (json_parse(answer, length, ANSWER_MAX, "its answer", error, &json) < 0 ||
 	    json_get_array(json, "supportedVersions", "", error, &versions) < 0)
 		return error_wrap(error, "%s, run with CNI_COMMAND=VERSION", path);
-	cJSON_ArrayForEach(version, versions)
-	{
+	cJSON_ArrayForEach (version, versions) {
 		if (cJSON_IsString(version) && strcmp(version->valuestring, "1.0.0") == 0)
 			return 0;
 	}
-	return error_say(error, ENOEXEC, "%s, run with CNI_COMMAND=VERSION, does not answer as " HOST_PLUGIN_NAME " does", path);
+	return error_say(error, ENOEXEC, "%s, run with CNI_COMMAND=VERSION, does not answer as " HOST_PLUGIN_NAME " does",
+			 path);
 }
 
 int binary_version(const char *path, struct error *error, char *ret_version, size_t size)

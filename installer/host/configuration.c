@@ -1,9 +1,8 @@
 /* One look at the configuration directory. See configuration.h. Taking out is in configuration_remove.c.
  *
- *   chained       the first primary configuration gets our entry at its end; a .conf or .json becomes a .conflist: the new file is
- *                 written first, then the old removed, so that at no moment there is none
- *   own           a file of our own, first in order: the primary's chain and us; it goes when the primary goes
- *   stand-alone   a file that holds us alone, for a meta plugin
+ *   chained       the first primary configuration gets our entry at its end; a .conf or .json becomes a .conflist: the new file
+ * is written first, then the old removed, so that at no moment there is none own           a file of our own, first in order:
+ * the primary's chain and us; it goes when the primary goes stand-alone   a file that holds us alone, for a meta plugin
  *
  * Whatever else names us, or istio-cni, is cleaned up once ours stands. */
 #include "installer/host/configuration.h"
@@ -58,7 +57,7 @@ static bool is_our_own(const struct look *look, const struct runtime_file *file)
 	if (is_given(look->options->own_config_file) && strcmp(file->name, look->options->own_config_file) == 0 &&
 	    (look->options->own_config || entry))
 		return true;
-	return cJSON_GetObjectItemCaseSensitive(entry, CONFLIST_COPY_KEY) || file->json == entry;
+	return entry && (cJSON_GetObjectItemCaseSensitive(entry, CONFLIST_COPY_KEY) || file->json == entry);
 }
 
 static bool is_primary(const struct look *look, const struct runtime_file *file)
@@ -108,14 +107,16 @@ static const struct runtime_file *find_primary(struct look *look)
 		wait_for(look, "the only network configuration is invalid: %s", invalid->problem);
 	else if (other)
 		wait_for(look,
-			 "waiting for the primary network's configuration in %s: %s is not one (host.confFile can name it all the same)",
+			 "waiting for the primary network's configuration in %s: %s is not one (host.confFile can name it all "
+			 "the same)",
 			 conf_dir, other->name);
 	else
 		wait_for(look, "waiting for the primary network's configuration in %s", conf_dir);
 	return NULL;
 }
 
-/* The file that a list of ours was made of, where it is (again) there. Its name comes from a file, so it must fit the list's. */
+/* The file that a list of ours was made of, where it is (again) there. Its name comes from a file, so it must fit the list's.
+ */
 static const struct runtime_file *find_original(const struct look *look, const struct runtime_file *list)
 {
 	const cJSON *entry = conflist_find(list->json, HOST_PLUGIN_NAME);
@@ -149,8 +150,8 @@ static int write_target(struct look *look, const cJSON *wanted, const struct run
 				     existing && !existing->is_link ? &existing->status : NULL, error) < 0)
 		return -1;
 	look->report->is_written = true;
-	snprintf(look->report->written, sizeof look->report->written, "%s/%s now names " HOST_PLUGIN_NAME, look->options->conf_dir,
-		 look->target);
+	snprintf(look->report->written, sizeof look->report->written, "%s/%s now names " HOST_PLUGIN_NAME,
+		 look->options->conf_dir, look->target);
 	return 0;
 }
 
@@ -169,8 +170,7 @@ static int remove_file(struct look *look, const struct runtime_file *file, struc
 static void note_drop_ins(struct look *look, const struct runtime_file *file)
 {
 	const cJSON *plugin;
-	cJSON_ArrayForEach(plugin, file->drop_ins)
-	{
+	cJSON_ArrayForEach (plugin, file->drop_ins) {
 		if (conflist_find(plugin, HOST_PLUGIN_NAME))
 			snprintf(look->report->warning, sizeof look->report->warning,
 				 "%s names " HOST_PLUGIN_NAME
@@ -197,7 +197,8 @@ static int look_chained(struct look *look, struct error *error)
 	const struct runtime_file *source = find_primary(look);
 	if (!source)
 		return 0;
-	/* A .conf that its owner wrote again is newer than the list that we made of it; so is one that we had no time to remove. */
+	/* A .conf that its owner wrote again is newer than the list that we made of it; so is one that we had no time to
+	 * remove. */
 	const struct runtime_file *original = find_original(look, source);
 	if (original && !original->json)
 		return wait_for(look, "waiting for a valid configuration: %s", original->problem);
@@ -214,9 +215,9 @@ static int look_chained(struct look *look, struct error *error)
 	cleanup_cjson cJSON *wanted = NULL;
 	struct error problem = { 0 };
 	if (conflist_add(source->json, look->options->plugin, source->is_list ? NULL : source->name, &problem, &wanted) < 0)
-		return problem.number == ENOMEM ?
-				     error_set(error, 0, "%s", problem.message) :
-				     wait_for(look, "cannot chain into %s/%s: %s", look->options->conf_dir, source->name, problem.message);
+		return problem.number == ENOMEM ? error_set(error, 0, "%s", problem.message)
+						: wait_for(look, "cannot chain into %s/%s: %s", look->options->conf_dir,
+							   source->name, problem.message);
 	cleanup_free char *target = conflist_file_name(source->name);
 	if (!target)
 		return error_set(error, ENOMEM, "cannot edit %s", source->name);
@@ -232,8 +233,8 @@ static int look_own(struct look *look, struct error *error)
 	const char *own = look->options->own_config_file;
 	const struct runtime_file *primary = find_primary(look), *existing = runtime_directory_find(&look->files, own);
 	if (!primary) {
-		/* Without the network that it copies it would make the node ready for nothing. An invalid primary may be one that is
-		 * being written: the copy stays. */
+		/* Without the network that it copies it would make the node ready for nothing. An invalid primary may be one
+		 * that is being written: the copy stays. */
 		for (size_t i = 0; i < look->files.count; i++)
 			if (is_primary(look, &look->files.files[i]))
 				return 0;
@@ -247,14 +248,15 @@ static int look_own(struct look *look, struct error *error)
 	cleanup_cjson cJSON *wanted = NULL;
 	struct error problem = { 0 };
 	if (conflist_add(primary->json, look->options->plugin, NULL, &problem, &wanted) < 0)
-		return problem.number == ENOMEM ? error_set(error, 0, "%s", problem.message) :
-							wait_for(look, "cannot chain to %s/%s: %s", look->options->conf_dir, primary->name,
-							 problem.message);
+		return problem.number == ENOMEM ? error_set(error, 0, "%s", problem.message)
+						: wait_for(look, "cannot chain to %s/%s: %s", look->options->conf_dir,
+							   primary->name, problem.message);
 	if (conflist_mark_copy(wanted, primary->name, error) < 0)
 		return -1;
 	if (strcmp(own, primary->name) >= 0)
 		return wait_for(look,
-				"host.ownConfigFile %s does not come before %s in the order of names, so that no runtime would use it: give it "
+				"host.ownConfigFile %s does not come before %s in the order of names, so that no runtime would "
+				"use it: give it "
 				"a lower number",
 				own, primary->name);
 	snprintf(look->target, sizeof look->target, "%s", own);
@@ -310,7 +312,8 @@ static void remove_kubeconfig(struct look *look, const char *name)
 /* What else names us or istio-cni: edited files lose the entry, files of their own go. */
 static int clean_one(struct look *look, const struct runtime_file *file, struct error *error)
 {
-	bool names_us = conflist_find(file->json, HOST_PLUGIN_NAME), names_istio = conflist_find(file->json, CONFLIST_ISTIO_TYPE);
+	bool names_us = conflist_find(file->json, HOST_PLUGIN_NAME),
+	     names_istio = conflist_find(file->json, CONFLIST_ISTIO_TYPE);
 	bool is_target = strcmp(file->name, look->target) == 0;
 	if (names_istio)
 		remove_kubeconfig(look, kubeconfig_of(file->json));
@@ -354,8 +357,7 @@ static bool multus_knows_us(const struct look *look, const struct runtime_file *
 	const cJSON *delegates = cJSON_GetObjectItemCaseSensitive(multus->json, "delegates"), *delegate;
 	const cJSON *network = cJSON_GetObjectItemCaseSensitive(multus->json, "clusterNetwork");
 	bool embeds = false;
-	cJSON_ArrayForEach(delegate, delegates)
-	{
+	cJSON_ArrayForEach (delegate, delegates) {
 		if (conflist_find(delegate, HOST_PLUGIN_NAME))
 			return true;
 		embeds |= cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(delegate, "plugins")) ||
@@ -377,8 +379,8 @@ static int judge(struct look *look)
 	const struct runtime_file *target = runtime_directory_find(&look->files, look->target);
 	if (!target || !conflist_find(target->json, HOST_PLUGIN_NAME)) {
 		if (report->is_pending)
-			return wait_for(look, "%s/%s does not name " HOST_PLUGIN_NAME ": somebody takes it out again and again", conf_dir,
-					look->target);
+			return wait_for(look, "%s/%s does not name " HOST_PLUGIN_NAME ": somebody takes it out again and again",
+					conf_dir, look->target);
 		return wait_for(look, "%s/%s does not name " HOST_PLUGIN_NAME " yet", conf_dir, look->target);
 	}
 	snprintf(report->file, sizeof report->file, "%s", look->target);
@@ -390,17 +392,19 @@ static int judge(struct look *look)
 	struct runtime_choice choice;
 	runtime_directory_choose(&look->files, &choice);
 	if (choice.stops_at)
-		return wait_for(look, "containerd can load no network, since it stops at an invalid file (CRI-O passes it over): %s",
+		return wait_for(look,
+				"containerd can load no network, since it stops at an invalid file (CRI-O passes it over): %s",
 				choice.stops_at->problem);
 	if (choice.containerd->owner == RUNTIME_FILE_MULTUS) {
 		if (!multus_knows_us(look, choice.containerd))
 			return wait_for(look,
-					"Multus (%s/%s) does not have the new %s yet: it follows by itself where it made that file, else "
+					"Multus (%s/%s) does not have the new %s yet: it follows by itself where it made that "
+					"file, else "
 					"restart its pods",
 					conf_dir, choice.containerd->name, look->target);
 	} else if (choice.containerd != target) {
-		return wait_for(look, "the runtime uses %s/%s, which comes before %s and does not name " HOST_PLUGIN_NAME "%s", conf_dir,
-				choice.containerd->name, look->target,
+		return wait_for(look, "the runtime uses %s/%s, which comes before %s and does not name " HOST_PLUGIN_NAME "%s",
+				conf_dir, choice.containerd->name, look->target,
 				choice.containerd->owner == RUNTIME_FILE_TOOL ? ": it is another tool's" : "");
 	}
 	if (report->is_pending)
@@ -412,9 +416,9 @@ static int judge(struct look *look)
 static int converge(struct look *look, struct error *error)
 {
 	const struct host_options *options = look->options;
-	int result = !options->chained    ? look_stand_alone(look, error) :
-		     options->own_config ? look_own(look, error) :
-					   look_chained(look, error);
+	int result = !options->chained	   ? look_stand_alone(look, error)
+		     : options->own_config ? look_own(look, error)
+					   : look_chained(look, error);
 	if (result < 0)
 		return -1;
 	if (look->target[0] == '\0')

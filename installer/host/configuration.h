@@ -21,14 +21,14 @@ struct configuration_report {
 	char neighbour[256];	      /* who is likely to write against us, and what to do about it; empty: not known */
 };
 
-/* `may_write` false: only says what would be done. `may_withdraw` false: a copy stays although the primary that it was made of is gone,
- * which may be back in a moment. -1: what should have been done failed (a full disk, a directory that can't be
+/* `may_write` false: only says what would be done. `may_withdraw` false: a copy stays although the primary that it was made of
+ * is gone, which may be back in a moment. -1: what should have been done failed (a full disk, a directory that can't be
  * written); the report holds what is known then too. */
 int configuration_converge(const struct host_options *options, bool may_write, bool may_withdraw, struct error *error,
 			   struct configuration_report *report);
 
-/* Takes us out of every configuration of the directory: edited files lose our entry, a .conf that became a .conflist goes back, files
- * of our own are removed, those too that Cilium put away. -1: something stays; all others were tried. */
+/* Takes us out of every configuration of the directory: edited files lose our entry, a .conf that became a .conflist goes back,
+ * files of our own are removed, those too that Cilium put away. -1: something stays; all others were tried. */
 int configuration_remove(const struct host_options *options, struct error *error);
 
 #endif

@@ -27,7 +27,8 @@ int configuration_file_write(int directory, const char *name, const cJSON *json,
 int configuration_file_remove(int directory, const char *name, const struct stat *expected, struct error *error)
 {
 	struct stat status;
-	if (fstatat(directory, name, &status, 0) < 0 && errno == ENOENT && fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(directory, name, &status, 0) < 0 && errno == ENOENT &&
+	    fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	if (!replacement_same_file(&status, expected))
 		return error_say(error, EAGAIN, "%s was written by somebody else at the same moment", name);
@@ -57,8 +58,8 @@ int configuration_file_take_out(int directory, const struct runtime_file *file, 
 	if (!original)
 		return configuration_file_write(directory, file->name, rest, mode, expected, error);
 	if (!is_original_of(original, file->name))
-		return error_say(error, EINVAL, "%s remembers to have been \"%.64s\", which can't be: edit it by hand", file->name,
-				 original);
+		return error_say(error, EINVAL, "%s remembers to have been \"%.64s\", which can't be: edit it by hand",
+				 file->name, original);
 	if (!runtime_directory_find(files, original) &&
 	    configuration_file_write(directory, original, rest, mode, NULL, error) < 0)
 		return -1;

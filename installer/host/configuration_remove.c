@@ -48,8 +48,8 @@ static int remove_once(const struct host_options *options, int directory, struct
 		const cJSON *entry = conflist_find(file->json, HOST_PLUGIN_NAME);
 		if (!entry || file->owner == RUNTIME_FILE_MULTUS)
 			continue;
-		if ((entry == file->json ? configuration_file_remove(directory, file->name, &file->status, error) :
-						 configuration_file_take_out(directory, file, file->json, &files, error)) < 0)
+		if ((entry == file->json ? configuration_file_remove(directory, file->name, &file->status, error)
+					 : configuration_file_take_out(directory, file, file->json, &files, error)) < 0)
 			result = -1;
 	}
 	for (size_t i = 0; i < files.put_away_count; i++)

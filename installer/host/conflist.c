@@ -29,8 +29,7 @@ const cJSON *conflist_find(const cJSON *json, const char *type)
 	const cJSON *plugin;
 	if (is_type(json, type))
 		return json;
-	cJSON_ArrayForEach(plugin, cJSON_GetObjectItemCaseSensitive(json, "plugins"))
-	{
+	cJSON_ArrayForEach (plugin, cJSON_GetObjectItemCaseSensitive(json, "plugins")) {
 		if (is_type(plugin, type))
 			return plugin;
 	}
@@ -50,14 +49,14 @@ static int check_version(const cJSON *json, struct error *error)
 	const cJSON *entry;
 	if (text && cni_version_parse(text, &version))
 		return 0;
-	cJSON_ArrayForEach(entry, cJSON_GetObjectItemCaseSensitive(json, "cniVersions"))
-	{
+	cJSON_ArrayForEach (entry, cJSON_GetObjectItemCaseSensitive(json, "cniVersions")) {
 		if (cJSON_IsString(entry) && cni_version_parse(entry->valuestring, &version))
 			return 0;
 	}
 	if (!text || text[0] == '\0')
-		return error_say(error, EINVAL, "it has no cniVersion, which means 0.1.0, and a chain needs one from 0.3.0 to 1.1.0: "
-						"set cniVersion in it");
+		return error_say(error, EINVAL,
+				 "it has no cniVersion, which means 0.1.0, and a chain needs one from 0.3.0 to 1.1.0: "
+				 "set cniVersion in it");
 	return error_say(error, EINVAL, "its cniVersion is \"%.32s\", and a chain needs one from 0.3.0 to 1.1.0", text);
 }
 
@@ -82,8 +81,7 @@ static cJSON *make_entry(const cJSON *plugin, const char *original)
 	if (!cJSON_AddStringToObject(entry, "type", HOST_PLUGIN_NAME))
 		return NULL;
 	const cJSON *key;
-	cJSON_ArrayForEach(key, plugin)
-	{
+	cJSON_ArrayForEach (key, plugin) {
 		cJSON *copy = cJSON_Duplicate(key, true);
 		if (!copy || !cJSON_AddItemToObject(entry, key->string, copy)) {
 			cJSON_Delete(copy);

@@ -67,7 +67,7 @@ struct host {
 	long configuration_retry_at, configuration_retry_pause;
 	long unready_since; /* 0: not */
 	long withdrawn_since;
-	bool was_right;		  /* the last look found the configuration as it should be */
+	bool was_right;		   /* the last look found the configuration as it should be */
 	long undone[FIGHT_UNDONE]; /* when somebody undid our work, a ring */
 	size_t undone_next;
 	struct told told[TOLD_MAX];
@@ -149,12 +149,14 @@ static int options_check(const struct host_options *options, struct error *error
 	bool needs_own = options->chained ? options->own_config : !has_conf_file;
 	if (has_conf_file && !is_file_name(options->conf_file))
 		return error_set(error, 0,
-				 "host.confFile: expected the name of a file without a directory, that ends with .conf, .conflist or .json, "
+				 "host.confFile: expected the name of a file without a directory, that ends with .conf, "
+				 ".conflist or .json, "
 				 "found \"%.64s\"",
 				 options->conf_file);
 	if (needs_own && !is_file_name(options->own_config_file))
 		return error_set(error, 0,
-				 "host.ownConfigFile: expected the name of a file without a directory, that ends with .conflist, found \"%.64s\"",
+				 "host.ownConfigFile: expected the name of a file without a directory, that ends with "
+				 ".conflist, found \"%.64s\"",
 				 options->own_config_file ? options->own_config_file : "");
 	const char *extension = needs_own ? strrchr(options->own_config_file, '.') : NULL;
 	if (options->chained && extension && strcmp(extension, ".conflist") != 0)
@@ -297,8 +299,9 @@ static void count_undone(struct host *host, const struct configuration_report *r
 		 "somebody changes the network configuration in %s against " HOST_PLUGIN_NAME
 		 " again and again; it is put right every few seconds at most. %s",
 		 host->options.conf_dir,
-		 report->neighbour[0] ? report->neighbour :
-					"Find out who writes there (two node agents with different settings, a network's operator)");
+		 report->neighbour[0]
+			 ? report->neighbour
+			 : "Find out who writes there (two node agents with different settings, a network's operator)");
 	tell(host, LOG_LEVEL_WARN, "ConfigurationFight", message);
 }
 
@@ -310,7 +313,8 @@ static void tell_report(struct host *host, const struct configuration_report *re
 	if (report->warning[0])
 		tell(host, LOG_LEVEL_WARN, "InvalidConfiguration", report->warning);
 	if (report->istio[0]) {
-		snprintf(message, sizeof message, "istio-cni's place in %s was taken: %s", host->options.conf_dir, report->istio);
+		snprintf(message, sizeof message, "istio-cni's place in %s was taken: %s", host->options.conf_dir,
+			 report->istio);
 		tell(host, LOG_LEVEL_INFO, "IstioCNIReplaced", message);
 	}
 }

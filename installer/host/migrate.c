@@ -1,10 +1,12 @@
-/* Migration from istio-cni in one network namespace. See migrate.h; sidecars and legacy tables are told apart by the names of chains:
+/* Migration from istio-cni in one network namespace. See migrate.h; sidecars and legacy tables are told apart by the names of
+ * chains:
  *
  *   ambient   ISTIO_PRERT, ISTIO_OUTPUT; on the host ISTIO_POSTRT
- *   sidecar   ISTIO_OUTPUT too, but with ISTIO_REDIRECT, ISTIO_IN_REDIRECT, ISTIO_INBOUND (nat), ISTIO_DIVERT, ISTIO_TPROXY (mangle)
+ *   sidecar   ISTIO_OUTPUT too, but with ISTIO_REDIRECT, ISTIO_IN_REDIRECT, ISTIO_INBOUND (nat), ISTIO_DIVERT, ISTIO_TPROXY
+ * (mangle)
  *
- * All goes in one transaction that is valid for the ruleset that was looked at only: when somebody commits in between, the kernel
- * refuses it at once and we look again. */
+ * All goes in one transaction that is valid for the ruleset that was looked at only: when somebody commits in between, the
+ * kernel refuses it at once and we look again. */
 #include "installer/host/migrate.h"
 
 #include <errno.h>
@@ -37,7 +39,8 @@ bool migrate_is_ambient_chain(const char *chain, enum migrate_place place)
 
 bool migrate_is_sidecar_chain(const char *chain)
 {
-	static const char *const names[] = { "ISTIO_REDIRECT", "ISTIO_IN_REDIRECT", "ISTIO_INBOUND", "ISTIO_DIVERT", "ISTIO_TPROXY" };
+	static const char *const names[] = { "ISTIO_REDIRECT", "ISTIO_IN_REDIRECT", "ISTIO_INBOUND", "ISTIO_DIVERT",
+					     "ISTIO_TPROXY" };
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
 		if (strcmp(names[i], chain) == 0)
 			return true;
@@ -151,9 +154,9 @@ static int see_expression(struct nftnl_expr *expression, void *data)
 {
 	struct jump *jump = data;
 	const char *name = nftnl_expr_get_str(expression, NFTNL_EXPR_NAME);
-	const char *chain = strcmp(name, "immediate") == 0 && nftnl_expr_is_set(expression, NFTNL_EXPR_IMM_CHAIN) ?
-					  nftnl_expr_get_str(expression, NFTNL_EXPR_IMM_CHAIN) :
-					  NULL;
+	const char *chain = strcmp(name, "immediate") == 0 && nftnl_expr_is_set(expression, NFTNL_EXPR_IMM_CHAIN)
+				    ? nftnl_expr_get_str(expression, NFTNL_EXPR_IMM_CHAIN)
+				    : NULL;
 	if (chain && migrate_is_ambient_chain(chain, jump->place))
 		jump->is_theirs = true;
 	return 0;
@@ -371,7 +374,8 @@ int migrate_detect(int netns_fd, enum migrate_place place, struct error *error, 
 int migrate_remove(int netns_fd, enum migrate_place place, struct error *error, struct migrate_found *ret_found)
 {
 	struct migrate_found found = { 0 };
-	if (migrate_ruleset(netns_fd, place, true, error, &found) < 0 || migrate_detect_legacy(netns_fd, place, error, &found) < 0)
+	if (migrate_ruleset(netns_fd, place, true, error, &found) < 0 ||
+	    migrate_detect_legacy(netns_fd, place, error, &found) < 0)
 		return -1;
 	/* A legacy rule holds the set. */
 	if (place == MIGRATE_HOST && !found.legacy && migrate_ipsets(netns_fd, true, error, &found.ipsets) < 0)

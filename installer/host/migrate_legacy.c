@@ -1,5 +1,5 @@
-/* istio-cni's chains in the legacy x_tables of a namespace. They are only looked at: replacing an x_tables table means to write all of
- * it, counters and other people's rules included, which is iptables-legacy's to do. */
+/* istio-cni's chains in the legacy x_tables of a namespace. They are only looked at: replacing an x_tables table means to write
+ * all of it, counters and other people's rules included, which is iptables-legacy's to do. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -19,7 +19,7 @@
 
 struct family {
 	int domain, level, get_info, get_entries;
-	const char *names; /* the file that lists the tables that exist: asking for another would make it */
+	const char *names;		   /* the file that lists the tables that exist: asking for another would make it */
 	size_t target_offset, next_offset; /* in an entry */
 };
 
@@ -66,16 +66,18 @@ static int see_table(const struct family *family, int fd, const char *table, str
 	for (int attempt = 0; attempt < 16; attempt++) {
 		struct ipt_getinfo info = { 0 };
 		socklen_t length = sizeof info;
-		snprintf(info.name, sizeof info.name, "%s", table);
+		snprintf(info.name, sizeof info.name, "%.31s", table);
 		if (getsockopt(fd, family->level, family->get_info, &info, &length) < 0)
-			return errno == ENOENT || errno == ENOPROTOOPT ? 0 : error_set(error, errno, "cannot read legacy table %s", table);
+			return errno == ENOENT || errno == ENOPROTOOPT
+				       ? 0
+				       : error_set(error, errno, "cannot read legacy table %s", table);
 		if (info.size > ENTRIES_MAX)
 			return error_say(error, EFBIG, "cannot read legacy table %s: it is too large", table);
 		length = (socklen_t)(sizeof(struct ipt_get_entries) + info.size);
 		cleanup_free struct ipt_get_entries *entries = calloc(1, length);
 		if (!entries)
 			return error_set(error, ENOMEM, "cannot read legacy table %s", table);
-		snprintf(entries->name, sizeof entries->name, "%s", table);
+		snprintf(entries->name, sizeof entries->name, "%.31s", table);
 		entries->size = info.size;
 		if (getsockopt(fd, family->level, family->get_entries, entries, &length) == 0) {
 			see_entries(family, (const char *)entries->entrytable, info.size, seen);
@@ -120,12 +122,13 @@ int migrate_detect_legacy(int netns_fd, enum migrate_place place, struct error *
 	found->legacy = seen.has_ambient && !seen.has_sidecar;
 	if (!found->legacy)
 		return 0;
-	/* The host's tables are everybody's: only what is istio-cni's is named. A pod's are few, and saved and restored as a whole. */
+	/* The host's tables are everybody's: only what is istio-cni's is named. A pod's are few, and saved and restored as a
+	 * whole. */
 	snprintf(found->legacy_command, sizeof found->legacy_command, "%s",
-		 place == MIGRATE_HOST ?
-			       "for i in iptables-legacy ip6tables-legacy; do $i -w -t nat -D POSTROUTING -j ISTIO_POSTRT; "
-			       "$i -w -t nat -F ISTIO_POSTRT; $i -w -t nat -X ISTIO_POSTRT; done" :
-			       "nsenter --net=PATH sh -c 'for i in iptables-legacy ip6tables-legacy; do $i-save | grep -v ISTIO_ | "
-			       "$i-restore; done'");
+		 place == MIGRATE_HOST
+			 ? "for i in iptables-legacy ip6tables-legacy; do $i -w -t nat -D POSTROUTING -j ISTIO_POSTRT; "
+			   "$i -w -t nat -F ISTIO_POSTRT; $i -w -t nat -X ISTIO_POSTRT; done"
+			 : "nsenter --net=PATH sh -c 'for i in iptables-legacy ip6tables-legacy; do $i-save | grep -v ISTIO_ | "
+			   "$i-restore; done'");
 	return 0;
 }

@@ -28,14 +28,16 @@ static int try_begin(struct replacement *replacement, mode_t mode, struct error 
 		return error_set(error, errno, "cannot name a temporary file");
 	/* The dot hides it from people; a long name is cut, which changes nothing: it only helps whoever finds it. */
 	char temporary[256];
-	snprintf(temporary, sizeof temporary, ".%.128s.%016llx" REPLACEMENT_SUFFIX, replacement->name, (unsigned long long)random);
+	snprintf(temporary, sizeof temporary, ".%.128s.%016llx" REPLACEMENT_SUFFIX, replacement->name,
+		 (unsigned long long)random);
 	replacement->fd = openat(replacement->directory, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 	if (replacement->fd < 0)
 		return error_set(error, errno, "cannot write %s", replacement->name);
 	snprintf(replacement->temporary, sizeof replacement->temporary, "%s", temporary);
 	replacement->lock = openat(replacement->directory, temporary, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (replacement->lock < 0 || flock(replacement->lock, LOCK_EX | LOCK_NB) < 0)
-		return errno == ENOENT || errno == EWOULDBLOCK ? 1 : error_set(error, errno, "cannot write %s", replacement->name);
+		return errno == ENOENT || errno == EWOULDBLOCK ? 1
+							       : error_set(error, errno, "cannot write %s", replacement->name);
 	/* fchmod: the mode is the caller's, whatever the umask. */
 	if (fchmod(replacement->fd, mode) < 0 || fstat(replacement->fd, &status) < 0)
 		return error_set(error, errno, "cannot write %s", replacement->name);
@@ -89,7 +91,8 @@ static int changed_meanwhile(const struct replacement *replacement, struct error
 	return error_say(error, EAGAIN, "%s was written by somebody else at the same moment", replacement->name);
 }
 
-/* Swaps the two names and looks at what came out: nobody's work is lost between a look and a rename. 1: this file system can't. */
+/* Swaps the two names and looks at what came out: nobody's work is lost between a look and a rename. 1: this file system can't.
+ */
 static int commit_over(struct replacement *replacement, const struct stat *expected, struct error *error)
 {
 	const char *temporary = replacement->temporary, *name = replacement->name;
@@ -110,9 +113,9 @@ static int commit_over(struct replacement *replacement, const struct stat *expec
 		renameat2(directory, temporary, directory, name, RENAME_EXCHANGE);
 		return changed_meanwhile(replacement, error);
 	}
-	return unlinkat(directory, temporary, 0) == 0 || errno == ENOENT ?
-			     0 :
-			     error_set(error, errno, "cannot remove %s", temporary);
+	return unlinkat(directory, temporary, 0) == 0 || errno == ENOENT
+		       ? 0
+		       : error_set(error, errno, "cannot remove %s", temporary);
 }
 
 int replacement_commit(struct replacement *replacement, const struct stat *expected, struct error *error)
@@ -157,7 +160,8 @@ void replacement_sweep(int directory)
 	const size_t suffix = strlen(REPLACEMENT_SUFFIX);
 	for (const struct dirent *entry; (entry = readdir(stream));) {
 		size_t length = strlen(entry->d_name);
-		if (entry->d_name[0] != '.' || length <= suffix || strcmp(entry->d_name + length - suffix, REPLACEMENT_SUFFIX) != 0)
+		if (entry->d_name[0] != '.' || length <= suffix ||
+		    strcmp(entry->d_name + length - suffix, REPLACEMENT_SUFFIX) != 0)
 			continue;
 		cleanup_close int fd = openat(directory, entry->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)

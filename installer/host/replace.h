@@ -1,9 +1,9 @@
 /* Files of a directory replaced in one step.
  *
- * The new content goes to a temporary file in the same directory (a runtime reloads on a rename within it, not on a file that comes
- * from elsewhere), whose name ends with .ambient-cni-new, which no runtime loads and no runtime executes. Its name is random: two
- * agents can have the same process id in two containers. Who writes one holds a lock on it, so that leftovers of a writer that
- * was killed are told from files in the making. */
+ * The new content goes to a temporary file in the same directory (a runtime reloads on a rename within it, not on a file that
+ * comes from elsewhere), whose name ends with .ambient-cni-new, which no runtime loads and no runtime executes. Its name is
+ * random: two agents can have the same process id in two containers. Who writes one holds a lock on it, so that leftovers of a
+ * writer that was killed are told from files in the making. */
 #ifndef AMBIENT_INSTALLER_HOST_REPLACE_H
 #define AMBIENT_INSTALLER_HOST_REPLACE_H
 
@@ -31,8 +31,8 @@ int replacement_write(struct replacement *replacement, const void *data, size_t 
 /* Syncs the content and closes the writing end. */
 int replacement_sync(struct replacement *replacement, struct error *error);
 
-/* Renames it over `name` and syncs the directory. With `expected`, the file that is replaced must still be that one (NULL: whatever
- * is there): where somebody wrote it meanwhile, theirs stays, and the error is EAGAIN. */
+/* Renames it over `name` and syncs the directory. With `expected`, the file that is replaced must still be that one (NULL:
+ * whatever is there): where somebody wrote it meanwhile, theirs stays, and the error is EAGAIN. */
 int replacement_commit(struct replacement *replacement, const struct stat *expected, struct error *error);
 
 /* Removes the temporary file unless it was committed. */

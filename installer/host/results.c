@@ -1,5 +1,5 @@
-/* Results that a runtime keeps (libcni's cache, /var/lib/cni/results): a CRI-O runs DEL with the chain of the ADD, and strands a
- * pod whose plugin is gone. Each file is {"kind": "cniCacheV1", "config": BASE64 OF THE CONFIGURATION, ...}. */
+/* Results that a runtime keeps (libcni's cache, /var/lib/cni/results): a CRI-O runs DEL with the chain of the ADD, and strands
+ * a pod whose plugin is gone. Each file is {"kind": "cniCacheV1", "config": BASE64 OF THE CONFIGURATION, ...}. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,9 +39,9 @@ static int names_type(const char *path, const char *type, bool *ret_names)
 	}
 	size_t encoded_length = strlen(encoded);
 	configuration = malloc(encoded_length / 4 * 3 + 4);
-	int decoded = configuration && encoded_length <= INT_MAX ?
-				    EVP_DecodeBlock(configuration, (const unsigned char *)encoded, (int)encoded_length) :
-				    -1;
+	int decoded = configuration && encoded_length <= INT_MAX
+			      ? EVP_DecodeBlock(configuration, (const unsigned char *)encoded, (int)encoded_length)
+			      : -1;
 	/* It counts the padding as bytes. */
 	for (size_t end = encoded_length; decoded > 0 && end > 0 && encoded[end - 1] == '='; end--)
 		decoded--;

@@ -1,7 +1,7 @@
 /* Which network configuration a runtime would use. See runtime_order.h.
  *
- * What makes a file valid is what libcni's NetworkConfFromFile and ConfFromFile (containernetworking/cni, libcni/conf.go) accept
- * and go-cni's loadFromConfDir adds. */
+ * What makes a file valid is what libcni's NetworkConfFromFile and ConfFromFile (containernetworking/cni, libcni/conf.go)
+ * accept and go-cni's loadFromConfDir adds. */
 #include "installer/host/runtime_order.h"
 
 #include <dirent.h>
@@ -59,8 +59,7 @@ static bool has_numbers_in_range(const cJSON *json)
 	if (cJSON_IsNumber(json) && !isfinite(json->valuedouble))
 		return false;
 	const cJSON *child;
-	cJSON_ArrayForEach(child, json)
-	{
+	cJSON_ArrayForEach (child, json) {
 		if (!has_numbers_in_range(child))
 			return false;
 	}
@@ -84,17 +83,19 @@ static int check_plugin(const cJSON *plugin, const char *where, struct error *er
 	const char *type = NULL, *name = NULL, *version = NULL;
 	const cJSON *ipam = NULL, *dns = NULL, *capabilities = NULL, *capability;
 	if (!cJSON_IsObject(plugin))
-		return error_set(error, 0, "%s: expected an object, found %s", where[0] ? where : "the file", json_type_name(plugin));
-	if (json_get_string(plugin, "type", where, error, &type) < 0 || json_get_string(plugin, "name", where, error, &name) < 0 ||
+		return error_set(error, 0, "%s: expected an object, found %s", where[0] ? where : "the file",
+				 json_type_name(plugin));
+	if (json_get_string(plugin, "type", where, error, &type) < 0 ||
+	    json_get_string(plugin, "name", where, error, &name) < 0 ||
 	    json_get_string(plugin, "cniVersion", where, error, &version) < 0 ||
-	    json_get_object(plugin, "ipam", where, error, &ipam) < 0 || json_get_object(plugin, "dns", where, error, &dns) < 0 ||
+	    json_get_object(plugin, "ipam", where, error, &ipam) < 0 ||
+	    json_get_object(plugin, "dns", where, error, &dns) < 0 ||
 	    json_get_object(plugin, "capabilities", where, error, &capabilities) < 0)
 		return -1;
-	cJSON_ArrayForEach(capability, capabilities)
-	{
+	cJSON_ArrayForEach (capability, capabilities) {
 		if (!cJSON_IsBool(capability))
-			return error_set(error, 0, "%s%scapabilities.%s: expected true or false, found %s", where, where[0] ? "." : "",
-					 capability->string, json_type_name(capability));
+			return error_set(error, 0, "%s%scapabilities.%s: expected true or false, found %s", where,
+					 where[0] ? "." : "", capability->string, json_type_name(capability));
 	}
 	if (!type || type[0] == '\0') {
 		bool is_list = cJSON_GetObjectItemCaseSensitive(plugin, "plugins") != NULL;
@@ -127,8 +128,7 @@ static int check_list(const cJSON *list, struct error *error)
 	if (cJSON_GetArraySize(plugins) == 0)
 		return error_set(error, 0, "plugins: the list is empty");
 	size_t index = 0;
-	cJSON_ArrayForEach(plugin, plugins)
-	{
+	cJSON_ArrayForEach (plugin, plugins) {
 		char where[32];
 		snprintf(where, sizeof where, "plugins[%zu]", index++);
 		if (check_plugin(plugin, where, error) < 0)
@@ -183,7 +183,8 @@ static int add_name(const char *name, struct error *error, char ***names, size_t
 }
 
 /* The names in a directory that `wants` accepts and that are no directories, sorted by their bytes. */
-static int list_names(const char *path, bool (*wants)(const char *name), struct error *error, char ***ret_names, size_t *ret_count)
+static int list_names(const char *path, bool (*wants)(const char *name), struct error *error, char ***ret_names,
+		      size_t *ret_count)
 {
 	char **names = NULL;
 	size_t count = 0;
@@ -262,7 +263,8 @@ static bool is_multus(const cJSON *json)
 {
 	const cJSON *plugin = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "plugins"), 0);
 	const cJSON *type = cJSON_GetObjectItemCaseSensitive(plugin ? plugin : json, "type");
-	return cJSON_IsString(type) && (strcmp(type->valuestring, "multus") == 0 || strcmp(type->valuestring, "multus-shim") == 0);
+	return cJSON_IsString(type) &&
+	       (strcmp(type->valuestring, "multus") == 0 || strcmp(type->valuestring, "multus-shim") == 0);
 }
 
 /* Fills in what is known of one file; `ret_gone`: it went meanwhile. */

@@ -27,8 +27,8 @@ static void uninstall_binary(const struct host_options *options, struct host_uni
 		       " stays, since the runtime's cached results are not known: remove it once no pod of now is left",
 		       options->bin_dir);
 	else if (binary_is_needed(options->results_dir, HOST_PLUGIN_NAME, &problem, &is_needed) < 0)
-		remark(uninstalled, "%s/" HOST_PLUGIN_NAME " stays (%s): remove it once no pod of now is left", options->bin_dir,
-		       problem.message);
+		remark(uninstalled, "%s/" HOST_PLUGIN_NAME " stays (%s): remove it once no pod of now is left",
+		       options->bin_dir, problem.message);
 	else if (is_needed)
 		remark(uninstalled,
 		       "%s/" HOST_PLUGIN_NAME

@@ -20,8 +20,7 @@ static const cJSON *member(const cJSON *object, const char *key)
 static bool is_one_of(const char *value, const cJSON *values)
 {
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, values)
-	{
+	cJSON_ArrayForEach (entry, values) {
 		if (cJSON_IsString(entry) && strcmp(entry->valuestring, value) == 0)
 			return true;
 	}
@@ -69,14 +68,12 @@ static bool term_matches(const cJSON *term, const cJSON *node)
 	const cJSON *expressions = member(term, "matchExpressions"), *fields = member(term, "matchFields"), *requirement;
 	if (cJSON_GetArraySize(expressions) == 0 && cJSON_GetArraySize(fields) == 0)
 		return false;
-	cJSON_ArrayForEach(requirement, expressions)
-	{
+	cJSON_ArrayForEach (requirement, expressions) {
 		const char *key = text_of(requirement, "key");
 		if (!key || !requirement_matches(requirement, text_of(labels, key)))
 			return false;
 	}
-	cJSON_ArrayForEach(requirement, fields)
-	{
+	cJSON_ArrayForEach (requirement, fields) {
 		const char *key = text_of(requirement, "key");
 		if (!key || strcmp(key, "metadata.name") != 0 || !requirement_matches(requirement, text_of(metadata, "name")))
 			return false;
@@ -92,8 +89,7 @@ bool upgrade_affinity_matches(const cJSON *daemon_set, const cJSON *node)
 	const cJSON *terms = member(required, "nodeSelectorTerms"), *term;
 	if (!cJSON_IsObject(required))
 		return true;
-	cJSON_ArrayForEach(term, terms)
-	{
+	cJSON_ArrayForEach (term, terms) {
 		if (term_matches(term, node))
 			return true;
 	}
@@ -115,22 +111,28 @@ enum upgrade_verdict upgrade_decide(const struct upgrade_question *question, cha
 {
 	int status = question->status;
 	if (!question->safe_upgrade)
-		return say(UPGRADE_UNINSTALL, ret_reason, size, "safeUpgrade is false: a stop takes plugin and configuration away");
+		return say(UPGRADE_UNINSTALL, ret_reason, size,
+			   "safeUpgrade is false: a stop takes plugin and configuration away");
 	if (status == 404)
 		return say(UPGRADE_UNINSTALL, ret_reason, size, "our DaemonSet is gone");
 	if ((status == 401 || status == 403) && question->refused_seconds < UPGRADE_REFUSED_SECONDS)
-		return say(UPGRADE_ASK_AGAIN, ret_reason, size, "the API refuses to tell whether our DaemonSet stands (status %d)", status);
+		return say(UPGRADE_ASK_AGAIN, ret_reason, size,
+			   "the API refuses to tell whether our DaemonSet stands (status %d)", status);
 	if (status == 401 || status == 403)
 		return say(UPGRADE_UNINSTALL, ret_reason, size,
-			   "the API has refused us for %d seconds (status %d): our account is gone", UPGRADE_REFUSED_SECONDS, status);
+			   "the API has refused us for %d seconds (status %d): our account is gone", UPGRADE_REFUSED_SECONDS,
+			   status);
 	if (status == 0)
-		return say(UPGRADE_KEEP, ret_reason, size, "the API can't be reached: plugin and configuration stay, which is the safe side");
+		return say(UPGRADE_KEEP, ret_reason, size,
+			   "the API can't be reached: plugin and configuration stay, which is the safe side");
 	if (status != 200 || !cJSON_IsObject(question->daemon_set))
 		return say(UPGRADE_KEEP, ret_reason, size,
-			   "the API does not tell whether our DaemonSet stands (status %d): plugin and configuration stay", status);
+			   "the API does not tell whether our DaemonSet stands (status %d): plugin and configuration stay",
+			   status);
 	if (text_of(member(question->daemon_set, "metadata"), "deletionTimestamp"))
 		return say(UPGRADE_UNINSTALL, ret_reason, size, "our DaemonSet is being deleted");
 	if (cJSON_IsObject(question->node) && !upgrade_affinity_matches(question->daemon_set, question->node))
 		return say(UPGRADE_UNINSTALL, ret_reason, size, "our DaemonSet's node affinity no longer covers this node");
-	return say(UPGRADE_KEEP, ret_reason, size, "our DaemonSet stands for this node: plugin and configuration wait for the successor");
+	return say(UPGRADE_KEEP, ret_reason, size,
+		   "our DaemonSet stands for this node: plugin and configuration wait for the successor");
 }

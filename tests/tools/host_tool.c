@@ -52,7 +52,8 @@ static struct host_options read_options(const cJSON *json)
 		.conf_mode = mode ? (mode_t)mode->valueint : 0600,
 		.chained = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(json, "chained")),
 		.own_config = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "own_config")),
-		.own_config_file = text_of(json, "own_config_file") ? text_of(json, "own_config_file") : "02-ambient-cni.conflist",
+		.own_config_file =
+			text_of(json, "own_config_file") ? text_of(json, "own_config_file") : "02-ambient-cni.conflist",
 		.plugin = cJSON_GetObjectItemCaseSensitive(json, "plugin"),
 		.results_dir = text_of(json, "results_dir"),
 	};
@@ -168,9 +169,9 @@ static int choose(const char *conf_dir)
 
 static int upgrade(const cJSON *json)
 {
-	static const char *const names[] = { [UPGRADE_KEEP] = "keep",
-					     [UPGRADE_UNINSTALL] = "uninstall",
-					     [UPGRADE_ASK_AGAIN] = "ask-again" };
+	static const char *const names[] = {
+		[UPGRADE_KEEP] = "keep", [UPGRADE_UNINSTALL] = "uninstall", [UPGRADE_ASK_AGAIN] = "ask-again"
+	};
 	const cJSON *refused = cJSON_GetObjectItemCaseSensitive(json, "refused_seconds");
 	const cJSON *status = cJSON_GetObjectItemCaseSensitive(json, "status");
 	const struct upgrade_question question = {
@@ -195,8 +196,9 @@ static int migrate(const char *verb, const char *path, const char *where)
 	struct migrate_found found = { 0 };
 	cleanup_close int netns = -1;
 	enum migrate_place place = strcmp(where, "host") == 0 ? MIGRATE_HOST : MIGRATE_POD;
-	if (netns_open(path, &error, &netns) < 0 || (strcmp(verb, "remove") == 0 ? migrate_remove(netns, place, &error, &found) :
-											 migrate_detect(netns, place, &error, &found)) < 0)
+	if (netns_open(path, &error, &netns) < 0 ||
+	    (strcmp(verb, "remove") == 0 ? migrate_remove(netns, place, &error, &found)
+					 : migrate_detect(netns, place, &error, &found)) < 0)
 		return fail(&error);
 	cJSON *answer = cJSON_CreateObject();
 	cJSON_AddBoolToObject(answer, "nftables", found.nftables);
