@@ -30,6 +30,8 @@ MS_SHARED = 1 << 20
 PR_SET_PDEATHSIG = 1
 
 COVERED = ("etc", "opt", "var", "usr/libexec")
+# What the machine around may have of a node of its own is not there in the new one.
+HIDDEN = ("/etc/cni", "/etc/containerd", "/etc/kubernetes", "/opt/cni", "/var/lib/cni")
 STACKED_ON = ("var/lib/containerd", "var/lib/kubelet", "var/lib/etcd")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,11 +50,14 @@ def mount(source, target, kind=None, flags=0, data=None):
 
 def cover(state):
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
+    is_new = not os.path.exists(os.path.join(state, "upper"))
     for folder in COVERED:
         upper, work = (os.path.join(state, half, folder.replace("/", "-")) for half in ("upper", "work"))
         os.makedirs(upper, exist_ok=True)
         os.makedirs(work, exist_ok=True)
         mount("overlay", f"/{folder}", "overlay", data=f"lowerdir=/{folder},upperdir={upper},workdir={work}")
+    for folder in HIDDEN if is_new else ():
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in STACKED_ON:
         kept = os.path.join(state, folder.replace("/", "-"))
         os.makedirs(kept, exist_ok=True)
