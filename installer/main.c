@@ -11,7 +11,11 @@ static const struct command {
 } commands[] = {
 	{ "config", CONFIG_OPTIONS_USAGE " [-o text|json] [--reference]",
 	  "print the configuration in force and where each value came from", command_config },
+	{ "install", CONFIG_OPTIONS_USAGE " [-o text|json]", "put plugin and network configuration in place, once",
+	  command_install },
 	{ "render", "[--redirect JSON] [--stage full|guard]", "print a pod's rules in nft syntax", command_render },
+	{ "uninstall", CONFIG_OPTIONS_USAGE " [--force] [-o text|json]",
+	  "take everything of ours off this node: configuration, plugin, pods' rules, host rules", command_uninstall },
 	{ "verify", "--netns PATH [--redirect JSON] [--stage full|guard]",
 	  "compare a namespace's rules with what should be there", command_verify },
 	{ "version", "", "print the version", command_version },

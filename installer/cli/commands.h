@@ -10,7 +10,9 @@ enum exit_status {
 };
 
 int command_config(int argc, char **argv);
+int command_install(int argc, char **argv);
 int command_render(int argc, char **argv);
+int command_uninstall(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_version(int argc, char **argv);
 

@@ -1,0 +1,283 @@
+/* install and uninstall: what the node agent does to the host, by hand. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "ambient/attachment.h"
+#include "ambient/cleanup.h"
+#include "ambient/file.h"
+#include "ambient/json.h"
+#include "ambient/netns.h"
+#include "ambient/wire.h"
+#include "installer/cli/commands.h"
+#include "installer/cli/options.h"
+#include "installer/host/host.h"
+#include "installer/host/release.h"
+#include "installer/host_setup.h"
+#include "installer/mesh/probe_set.h"
+
+#define ANNOTATION "ambient.istio.io/redirection"
+
+struct command {
+	const char *name;
+	bool is_json, is_forced;
+	struct installer_config config;
+};
+
+static void command_clear(struct command *command)
+{
+	installer_config_clear(&command->config);
+}
+
+static int failed(const char *name, const struct error *error, int status)
+{
+	fprintf(stderr, "ambient-installer %s: %s\n", name, error->message);
+	return status;
+}
+
+/* EXIT_STATUS_DONE: go on. */
+static int parse(int argc, char **argv, bool has_force, struct command *command)
+{
+	enum { FORCE = 'f', OUTPUT = 'o' };
+	static const struct option options[] = {
+		CONFIG_OPTIONS,
+		{ "output", required_argument, NULL, OUTPUT },
+		{ "force", no_argument, NULL, FORCE },
+		{ NULL, 0, NULL, 0 },
+	};
+	cleanup_config_options struct config_options config_options = { 0 };
+	struct error error = { 0 };
+	const char *output = "text";
+	command->name = argv[0];
+	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
+		if (option == OUTPUT)
+			output = optarg;
+		else if (option == FORCE && has_force)
+			command->is_forced = true;
+		else if (option == '?' || option == FORCE)
+			return EXIT_STATUS_USAGE;
+		else if (config_options_take(&config_options, option, optarg, &error) < 0)
+			return failed(argv[0], &error, EXIT_STATUS_USAGE);
+	}
+	command->is_json = strcmp(output, "json") == 0;
+	if (optind != argc || (!command->is_json && strcmp(output, "text") != 0)) {
+		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+		return EXIT_STATUS_USAGE;
+	}
+	if (config_options_load(&config_options, &error, &command->config) < 0)
+		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+	for (size_t i = 0; i < command->config.warnings_count; i++)
+		fprintf(stderr, "ambient-installer %s: %s\n", argv[0], command->config.warnings[i]);
+	return EXIT_STATUS_DONE;
+}
+
+static int print_json(cJSON *json)
+{
+	cleanup_free char *text = cJSON_Print(json);
+	if (text)
+		puts(text);
+	return text ? 0 : -1;
+}
+
+static void tell_event(void *data, enum log_level level, const char *reason, const char *message)
+{
+	const struct command *command = data;
+	/* What keeps us from being ready is the last line anyway. */
+	if (command->is_json || strcmp(reason, "HostNotReady") == 0)
+		return;
+	fprintf(level >= LOG_LEVEL_WARN ? stderr : stdout, "%s\n", message);
+}
+
+int command_install(int argc, char **argv)
+{
+	__attribute__((cleanup(command_clear))) struct command command = { 0 };
+	cleanup_host_setup struct host_setup setup = { 0 };
+	const struct host_callbacks callbacks = { .event = tell_event };
+	struct host_state state = { 0 };
+	struct error error = { 0 };
+	int status = parse(argc, argv, false, &command);
+	if (status != EXIT_STATUS_DONE)
+		return status;
+	if (!command.config.host.install) {
+		fprintf(stderr, "ambient-installer %s: host.install is false: nothing is installed\n", argv[0]);
+		return EXIT_STATUS_FAILED;
+	}
+	if (host_setup_make(&command.config, &error, &setup) < 0 ||
+	    host_install_once(&setup.options, &callbacks, &command, &error, &state) < 0)
+		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+	if (command.is_json) {
+		cleanup_cjson cJSON *json = cJSON_CreateObject();
+		cJSON_AddBoolToObject(json, "ready", state.ready);
+		cJSON_AddBoolToObject(json, "binary", state.binary_ready);
+		cJSON_AddBoolToObject(json, "configuration", state.configuration_ready);
+		cJSON_AddStringToObject(json, "file", state.file);
+		cJSON_AddStringToObject(json, "reason", state.reason);
+		if (print_json(json) < 0)
+			return EXIT_STATUS_FAILED;
+	} else if (state.ready) {
+		printf("ready: %s/" HOST_PLUGIN_NAME " and %s/%s are in place\n", setup.options.bin_dir, setup.options.conf_dir,
+		       state.file);
+	} else {
+		fprintf(stderr, "ambient-installer %s: not ready: %s\n", argv[0], state.reason);
+	}
+	return state.ready ? EXIT_STATUS_DONE : EXIT_STATUS_FAILED;
+}
+
+/* A node agent that runs would put everything back. */
+static bool agent_runs(const char *run_dir)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/" WIRE_SOCKET, run_dir);
+	return fd >= 0 && length > 0 && (size_t)length < sizeof address.sun_path &&
+	       connect(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+}
+
+/* What was done, for people as it happens and for machines at the end. */
+struct uninstallation {
+	const struct command *command;
+	cJSON *released, *problems;
+	size_t problems_count;
+};
+
+static void note_problem(struct uninstallation *work, const char *text)
+{
+	work->problems_count++;
+	if (work->command->is_json)
+		cJSON_AddItemToArray(work->problems, cJSON_CreateString(text));
+	else
+		fprintf(stderr, "ambient-installer %s: %s\n", work->command->name, text);
+}
+
+static void note(const struct uninstallation *work, const char *text)
+{
+	if (!work->command->is_json)
+		puts(text);
+}
+
+static void tell_released(void *data, const char *pod, const char *path, const char *problem)
+{
+	struct uninstallation *work = data;
+	char line[2048];
+	if (problem) {
+		snprintf(line, sizeof line, "cannot release %s: %s", pod ? pod : path, problem);
+		note_problem(work, line);
+		return;
+	}
+	snprintf(line, sizeof line, "released %s", pod ? pod : path);
+	note(work, line);
+	cJSON_AddItemToArray(work->released, cJSON_CreateString(pod ? pod : path));
+}
+
+static void release_pods(struct uninstallation *work, int host_netns)
+{
+	const struct installer_config *config = &work->command->config;
+	const struct release_places places = { .run_dir = config->run_dir,
+					       .proc_dir = config->host.proc_dir,
+					       .netns_dir = config->host.netns_dir,
+					       .host_netns = host_netns };
+	struct error error = { 0 };
+	size_t before = work->problems_count;
+	if (release_all(&places, tell_released, work, &error) < 0 && work->problems_count == before)
+		note_problem(work, error.message);
+}
+
+/* The API server still says that they are captured: their peers would go on with HBONE. */
+static void print_annotations(const struct uninstallation *work)
+{
+	const cJSON *pod;
+	bool is_first = true;
+	cJSON_ArrayForEach (pod, work->released) {
+		const char *slash = strchr(pod->valuestring, '/');
+		if (pod->valuestring[0] == '/' || !slash || work->command->is_json)
+			continue;
+		if (is_first)
+			puts("Their annotation could not be removed from here, and peers go on with HBONE until it is; run:");
+		is_first = false;
+		printf("kubectl annotate pod -n %.*s %s " ANNOTATION "-\n", (int)(slash - pod->valuestring), pod->valuestring,
+		       slash + 1);
+	}
+}
+
+static int forget_one(void *data, struct attachment *attachment, struct error *error)
+{
+	return attachment_remove(data, attachment->container_id, attachment->interface, error);
+}
+
+/* Only when every pod was released: else it is known which were not. */
+static void forget(struct uninstallation *work)
+{
+	char *run_dir = work->command->config.run_dir;
+	struct error error = { 0 };
+	cleanup_free char *outside = NULL, *attachments = NULL;
+	if (attachment_list(run_dir, forget_one, NULL, run_dir, &error) < 0)
+		note_problem(work, error.message);
+	if (file_join(run_dir, "outside.json", NULL, &outside) == 0)
+		unlink(outside);
+	if (file_join(run_dir, "attachments", NULL, &attachments) == 0)
+		rmdir(attachments);
+}
+
+static int uninstall(struct uninstallation *work, const struct host_options *options, struct host_uninstalled *uninstalled)
+{
+	const struct command *command = work->command;
+	struct error error = { 0 };
+	cleanup_close int host_netns = -1;
+	const char *path = command->config.host.network_namespace;
+	/* Before anything is done: without it the host's own namespace could be taken for a pod's. */
+	if (path[0] != '\0' && netns_open(path, &error, &host_netns) < 0)
+		return failed(command->name, &error, EXIT_STATUS_FAILED);
+	if (command->config.host.install) {
+		if (host_uninstall(options, &error, uninstalled) < 0)
+			note_problem(work, error.message);
+		if (uninstalled->configuration_gone)
+			note(work, "no configuration names " HOST_PLUGIN_NAME " any more");
+		if (uninstalled->binary_gone)
+			note(work, "the plugin is gone");
+		if (uninstalled->configuration_gone && uninstalled->remark[0] != '\0')
+			note(work, uninstalled->remark);
+	}
+	release_pods(work, host_netns);
+	error = (struct error){ 0 };
+	if (probe_set_uninstall(host_netns, &error) < 0)
+		note_problem(work, error.message);
+	if (work->problems_count == 0)
+		forget(work);
+	print_annotations(work);
+	return work->problems_count == 0 ? EXIT_STATUS_DONE : EXIT_STATUS_FAILED;
+}
+
+int command_uninstall(int argc, char **argv)
+{
+	__attribute__((cleanup(command_clear))) struct command command = { 0 };
+	cleanup_host_setup struct host_setup setup = { 0 };
+	struct host_uninstalled uninstalled = { 0 };
+	struct error error = { 0 };
+	int status = parse(argc, argv, true, &command);
+	if (status != EXIT_STATUS_DONE)
+		return status;
+	if (!command.is_forced && agent_runs(command.config.run_dir)) {
+		fprintf(stderr,
+			"ambient-installer %s: the node agent runs here and would put everything back: remove its DaemonSet or "
+			"stop it "
+			"first (--force goes on all the same)\n",
+			argv[0]);
+		return EXIT_STATUS_FAILED;
+	}
+	if (host_setup_make(&command.config, &error, &setup) < 0)
+		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+
+	cleanup_cjson cJSON *json = cJSON_CreateObject();
+	struct uninstallation work = { .command = &command,
+				       .released = cJSON_AddArrayToObject(json, "released"),
+				       .problems = cJSON_AddArrayToObject(json, "problems") };
+	status = uninstall(&work, &setup.options, &uninstalled);
+	if (!command.is_json)
+		return status;
+	cJSON_AddBoolToObject(json, "configurationGone", uninstalled.configuration_gone);
+	cJSON_AddBoolToObject(json, "binaryGone", uninstalled.binary_gone);
+	cJSON_AddStringToObject(json, "remark", uninstalled.remark);
+	return print_json(json) < 0 ? EXIT_STATUS_FAILED : status;
+}
