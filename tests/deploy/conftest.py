@@ -24,7 +24,9 @@ class Rendered:
     def __init__(self, result):
         self.error = result.get("error", "")
         self.strict = result["strict"] or []
-        self.objects = result["objects"] or []
+        everything = result["objects"] or []
+        self.hooks = [o for o in everything if "helm.sh/hook" in o["metadata"].get("annotations", {})]
+        self.objects = [o for o in everything if o not in self.hooks]
         self.text = result["text"]
         self.notes = result["notes"]
 

@@ -164,7 +164,7 @@ def test_a_changed_configuration_restarts_the_agents(render):
     assert checksum[0] == checksum[1] != checksum[2]
 
 
-@pytest.mark.parametrize("version, accepted", [("v1.23.9", False), ("v1.24.0", True), ("v1.36.0", True)])
+@pytest.mark.parametrize("version, accepted", [("v1.19.9", False), ("v1.20.0", True), ("v1.36.0", True)])
 def test_versions_of_kubernetes(render_any, version, accepted):
     (result,) = render_any({"kubeVersion": version})
     assert (not result.error) is accepted, result.error

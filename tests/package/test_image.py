@@ -31,7 +31,7 @@ def unpack(image, folder):
 
 def inside(root, image, *command, **options):
     """Runs a program of the image with the image as its root."""
-    words = ["chroot", str(root)]
+    words = ["/usr/sbin/chroot", str(root)]
     if image.architecture != NATIVE:
         emulator = root / "qemu"
         if not emulator.exists():
@@ -98,7 +98,8 @@ def test_runs_where_there_is_nothing(make_image, architecture, tmp_path):
     version = inside(root, image, "/usr/local/bin/ambient-installer", "version")
     assert version.returncode == 0 and image.version in version.stdout, version
     (root / "config.yaml").write_text("releaseDrainSeconds: 60\n")
-    config = inside(root, image, "/usr/local/bin/ambient-installer", "config", "--config", "/config.yaml", "-o", "json",
+    config = inside(root, image, "/usr/local/bin/ambient-installer", "config", "--config", "/config.yaml", "--set",
+                    "host.binSource=/usr/local/bin", "-o", "json",
                     env={"NODE_NAME": "n"})
     assert config.returncode == 0, config.stderr
     assert json.loads(config.stdout)["settings"]["releaseDrainSeconds"]["value"] == 60
