@@ -18,8 +18,8 @@
 #define STATE_NEW_SYN_RECV 12
 #define STATE(state) (1u << (state))
 
-static int dump(struct mnl_socket *socket, int family, int protocol, uint32_t states, mnl_cb_t callback,
-		void (*restart)(void *), void *data, struct error *error)
+static int dump(struct mnl_socket *socket, int family, int protocol, uint32_t states, mnl_cb_t callback, void *data,
+		struct error *error)
 {
 	char buffer[256] = { 0 };
 	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
@@ -28,7 +28,7 @@ static int dump(struct mnl_socket *socket, int family, int protocol, uint32_t st
 	request->sdiag_family = (uint8_t)family;
 	request->sdiag_protocol = (uint8_t)protocol;
 	request->idiag_states = states;
-	int number = netlink_dump(socket, header, callback, restart, data);
+	int number = netlink_dump(socket, header, callback, NULL, data);
 	/* No handler for IPv6: no socket of it either. */
 	if (number == 0 || (family == AF_INET6 && (number == ENOENT || number == EAFNOSUPPORT)))
 		return 0;
@@ -58,7 +58,8 @@ static void families_of(const struct nlmsghdr *header, bool *ret_ipv4, bool *ret
 /* Whether a message of the dump is about a socket. */
 static bool is_socket(const struct nlmsghdr *header)
 {
-	return header->nlmsg_type == SOCK_DIAG_BY_FAMILY && mnl_nlmsg_get_payload_len(header) >= sizeof(struct inet_diag_msg);
+	return (header->nlmsg_type == SOCK_DIAG_BY_FAMILY || header->nlmsg_type == TCPDIAG_GETSOCK) &&
+	       mnl_nlmsg_get_payload_len(header) >= sizeof(struct inet_diag_msg);
 }
 
 static void note(struct listening *listening, const struct nlmsghdr *header, enum listening_port port)
@@ -101,8 +102,8 @@ int listening_look(int netns, struct error *error, struct listening *ret_listeni
 	static const int families[] = { AF_INET, AF_INET6 };
 	for (size_t i = 0; i < 2; i++) {
 		/* A UDP socket that is not connected is in the state "closed". */
-		if (dump(socket, families[i], IPPROTO_TCP, STATE(TCP_LISTEN), note_tcp, NULL, &listening, error) < 0 ||
-		    dump(socket, families[i], IPPROTO_UDP, STATE(TCP_CLOSE), note_udp, NULL, &listening, error) < 0)
+		if (dump(socket, families[i], IPPROTO_TCP, STATE(TCP_LISTEN), note_tcp, &listening, error) < 0 ||
+		    dump(socket, families[i], IPPROTO_UDP, STATE(TCP_CLOSE), note_udp, &listening, error) < 0)
 			return -1;
 	}
 	*ret_listening = listening;
@@ -153,24 +154,25 @@ static void count_again(void *data)
 	*(struct carried *)data = (struct carried){ 0 };
 }
 
-static int count_family(struct mnl_socket *socket, int family, struct error *error, struct carried *carried)
-{
-	const uint32_t states = STATE(TCP_ESTABLISHED) | STATE(TCP_SYN_SENT) | STATE(TCP_SYN_RECV) | STATE(STATE_NEW_SYN_RECV) |
-				STATE(TCP_FIN_WAIT1) | STATE(TCP_FIN_WAIT2) | STATE(TCP_CLOSE_WAIT) | STATE(TCP_LAST_ACK) |
-				STATE(TCP_CLOSING);
-	return dump(socket, family, IPPROTO_TCP, states, count, count_again, carried, error);
-}
-
 int listening_count_carried(int netns, struct error *error, struct carried *ret_carried)
 {
-	struct carried ipv4 = { 0 }, ipv6 = { 0 };
+	struct carried carried = { 0 };
 	cleanup_netlink struct mnl_socket *socket = NULL;
-	if (netlink_open(netns, NETLINK_SOCK_DIAG, error, &socket) < 0 || count_family(socket, AF_INET, error, &ipv4) < 0 ||
-	    count_family(socket, AF_INET6, error, &ipv6) < 0)
+	char buffer[256] = { 0 };
+	if (netlink_open(netns, NETLINK_SOCK_DIAG, error, &socket) < 0)
 		return -1;
-	*ret_carried = (struct carried){
-		.connections = ipv4.connections + ipv6.connections,
-		.transports = ipv4.transports + ipv6.transports,
-	};
+	/* The kernel walks the hash table of all connections of the machine. The older request has no family, so that one walk
+	 * serves both. */
+	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
+	header->nlmsg_type = TCPDIAG_GETSOCK;
+	struct inet_diag_req *request = mnl_nlmsg_put_extra_header(header, sizeof *request);
+	request->idiag_states = STATE(TCP_ESTABLISHED) | STATE(TCP_SYN_SENT) | STATE(TCP_SYN_RECV) | STATE(STATE_NEW_SYN_RECV) |
+				STATE(TCP_FIN_WAIT1) | STATE(TCP_FIN_WAIT2) | STATE(TCP_CLOSE_WAIT) | STATE(TCP_LAST_ACK) |
+				STATE(TCP_CLOSING);
+	int number = netlink_dump(socket, header, count, count_again, &carried);
+	if (number)
+		return error_set(error, number, "cannot list the connections of a network namespace%s",
+				 number == ENOENT ? " (the kernel lacks CONFIG_INET_TCP_DIAG)" : "");
+	*ret_carried = carried;
 	return 0;
 }
