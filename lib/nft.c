@@ -397,6 +397,28 @@ static const char *expression_at(const struct nft_batch *batch, const struct bat
 	return NULL;
 }
 
+/* Where the kernel does not tell which expression of a rule it lacks (no extended acks): the options of all of them that are
+ * not part of nf_tables itself. Empty: there are none. */
+static void list_options(const struct nft_batch *batch, const struct batch_message *message, char *list, size_t size)
+{
+	const struct nlmsghdr *header = (const struct nlmsghdr *)(batch->buffer + message->offset);
+	const struct nlattr *attribute, *element, *field;
+	size_t used = 0;
+	mnl_attr_for_each (attribute, header, sizeof(struct nfgenmsg)) {
+		if (mnl_attr_get_type(attribute) != NFTA_RULE_EXPRESSIONS)
+			continue;
+		mnl_attr_for_each_nested (element, attribute) {
+			mnl_attr_for_each_nested (field, element) {
+				if (mnl_attr_get_type(field) != NFTA_EXPR_NAME)
+					continue;
+				const char *option = nft_kernel_option(mnl_attr_get_str(field));
+				if (option && strcmp(option, "CONFIG_NF_TABLES") != 0 && !strstr(list, option) && used < size)
+					used += (size_t)snprintf(list + used, size - used, "%s%s", used ? " or " : "", option);
+			}
+		}
+	}
+}
+
 static int report(const struct nft_batch *batch, const struct nlmsghdr *header, int number, struct error *error)
 {
 	const struct nlmsgerr *answer = mnl_nlmsg_get_payload(header);
@@ -412,12 +434,19 @@ static int report(const struct nft_batch *batch, const struct nlmsghdr *header, 
 		return error_set(error, number, "the kernel refused the nftables transaction%s", hint);
 	}
 	const struct batch_message *message = &batch->messages[index - 1];
-	const char *expression = expression_at(batch, message, error_offset(header));
+	uint32_t offset = error_offset(header);
+	const char *expression = expression_at(batch, message, offset);
 	const char *option = NULL;
+	char options[160] = "";
 	if (is_missing_feature(number)) {
-		if (expression)
+		if (expression) {
 			option = nft_kernel_option(expression);
-		else if (strcmp(message->kind, "table") == 0)
+		} else if (strcmp(message->kind, "rule") == 0) {
+			/* An offset of something else: no expression is missing. */
+			if (offset == 0)
+				list_options(batch, message, options, sizeof options);
+			option = options[0] ? options : NULL;
+		} else if (strcmp(message->kind, "table") == 0)
 			option = "CONFIG_NF_TABLES_INET";
 		else if (strcmp(message->kind, "chain") == 0)
 			option = "CONFIG_NFT_NAT";
