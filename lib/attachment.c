@@ -44,7 +44,8 @@ bool attachment_container_id_is_valid(const char *container_id)
 
 bool attachment_interface_is_valid(const char *interface)
 {
-	if (interface[0] == '\0' || strlen(interface) >= IFNAMSIZ || strcmp(interface, ".") == 0 || strcmp(interface, "..") == 0)
+	if (interface[0] == '\0' || strlen(interface) >= IFNAMSIZ || strcmp(interface, ".") == 0 ||
+	    strcmp(interface, "..") == 0)
 		return false;
 	for (const char *c = interface; *c; c++)
 		if (*c == '/' || *c == ':' || !isgraph((unsigned char)*c))
@@ -76,7 +77,7 @@ cJSON *attachment_to_json(const struct attachment *attachment)
 	}
 	cJSON *addresses = cJSON_AddArrayToObject(json, "addresses");
 	for (size_t i = 0; i < attachment->addresses_count; i++)
-		if (!cJSON_AddItemToArray(addresses, cJSON_CreateString(attachment->addresses[i])))
+		if (!json_append(addresses, cJSON_CreateString(attachment->addresses[i])))
 			return NULL;
 	if (attachment->is_enrolled) {
 		cJSON *redirect = redirect_to_json(&attachment->redirect);
@@ -136,12 +137,12 @@ static int read_addresses(const cJSON *json, const char *where, struct error *er
 	if (count == 0)
 		return 0;
 	if (count > ATTACHMENT_ADDRESSES_MAX)
-		return error_set(error, 0, "%s.addresses: expected at most %d, found %zu", where, ATTACHMENT_ADDRESSES_MAX, count);
+		return error_set(error, 0, "%s.addresses: expected at most %d, found %zu", where, ATTACHMENT_ADDRESSES_MAX,
+				 count);
 	attachment->addresses = calloc(count, sizeof *attachment->addresses);
 	if (!attachment->addresses)
 		return error_set(error, ENOMEM, "cannot keep %s.addresses", where);
-	cJSON_ArrayForEach(entry, array)
-	{
+	cJSON_ArrayForEach (entry, array) {
 		if (!cJSON_IsString(entry))
 			return error_set(error, 0, "%s.addresses[%zu]: expected a string, found %s", where,
 					 attachment->addresses_count, json_type_name(entry));

@@ -44,8 +44,8 @@ int cni_args_get(const char *args, const char *key, struct error *error, char **
 		if (length > key_length + 1 && strncmp(args, key, key_length) == 0 && args[key_length] == '=') {
 			size_t value_length = length - key_length - 1;
 			if (value_length > NAME_MAX_LENGTH)
-				return error_set(error, 0, "CNI_ARGS: %s has %zu characters, expected at most %d", key, value_length,
-						 NAME_MAX_LENGTH);
+				return error_set(error, 0, "CNI_ARGS: %s has %zu characters, expected at most %d", key,
+						 value_length, NAME_MAX_LENGTH);
 			value = strndup(args + key_length + 1, value_length);
 			if (!value)
 				return error_set(error, ENOMEM, "cannot keep %s of CNI_ARGS", key);
@@ -62,8 +62,7 @@ int cni_args_get(const char *args, const char *key, struct error *error, char **
 static bool add_ip_versions(const cJSON *ips)
 {
 	cJSON *ip;
-	cJSON_ArrayForEach(ip, ips)
-	{
+	cJSON_ArrayForEach (ip, ips) {
 		const cJSON *address = cJSON_GetObjectItemCaseSensitive(ip, "address");
 		if (!cJSON_IsObject(ip) || !cJSON_IsString(address) || cJSON_GetObjectItemCaseSensitive(ip, "version"))
 			continue;
@@ -76,8 +75,7 @@ static bool add_ip_versions(const cJSON *ips)
 static void remove_ip_versions(const cJSON *ips)
 {
 	cJSON *ip;
-	cJSON_ArrayForEach(ip, ips)
-	{
+	cJSON_ArrayForEach (ip, ips) {
 		if (cJSON_IsObject(ip))
 			cJSON_DeleteItemFromObjectCaseSensitive(ip, "version");
 	}
@@ -90,18 +88,17 @@ static bool move_old_ip(cJSON *result, const char *key, const char *version, cJS
 	if (!old)
 		return true;
 	cJSON *ip = cJSON_CreateObject();
-	if (!cJSON_AddItemToArray(ips, ip)) {
-		cJSON_Delete(ip);
+	if (!json_append(ips, ip))
 		return false;
-	}
-	const cJSON *address = cJSON_GetObjectItemCaseSensitive(old, "ip"), *gateway = cJSON_GetObjectItemCaseSensitive(old, "gateway");
+	const cJSON *address = cJSON_GetObjectItemCaseSensitive(old, "ip"),
+		    *gateway = cJSON_GetObjectItemCaseSensitive(old, "gateway");
 	if (!cJSON_AddStringToObject(ip, "version", version) ||
 	    (cJSON_IsString(address) && !cJSON_AddStringToObject(ip, "address", address->valuestring)) ||
 	    (cJSON_IsString(gateway) && !cJSON_AddStringToObject(ip, "gateway", gateway->valuestring)))
 		return false;
 	cJSON *old_routes = cJSON_GetObjectItemCaseSensitive(old, "routes");
 	while (cJSON_GetArraySize(old_routes) > 0)
-		if (!cJSON_AddItemToArray(routes, cJSON_DetachItemFromArray(old_routes, 0)))
+		if (!json_append(routes, cJSON_DetachItemFromArray(old_routes, 0)))
 			return false;
 	return true;
 }
@@ -132,8 +129,7 @@ static int check_objects(const cJSON *result, const char *key, struct error *err
 	int index = 0;
 	if (json_get_array(result, key, "prevResult", error, &list) < 0)
 		return -1;
-	cJSON_ArrayForEach(item, list)
-	{
+	cJSON_ArrayForEach (item, list) {
 		if (!cJSON_IsObject(item))
 			return error_set(error, 0, "prevResult.%s[%d]: expected an object, found %s", key, index,
 					 json_type_name(item));
@@ -146,8 +142,7 @@ static int check_addresses(const cJSON *result, struct error *error)
 {
 	const cJSON *ip;
 	int index = 0;
-	cJSON_ArrayForEach(ip, cJSON_GetObjectItemCaseSensitive(result, "ips"))
-	{
+	cJSON_ArrayForEach (ip, cJSON_GetObjectItemCaseSensitive(result, "ips")) {
 		char where[40];
 		const char *address = NULL;
 		snprintf(where, sizeof where, "prevResult.ips[%d]", index++);
@@ -164,7 +159,8 @@ static int check_addresses(const cJSON *result, struct error *error)
 static int make_empty(enum cni_version version, struct error *error, cJSON **ret_result)
 {
 	cleanup_cjson cJSON *result = cJSON_CreateObject();
-	if (!cJSON_AddStringToObject(result, "cniVersion", cni_version_name(version)) || !cJSON_AddObjectToObject(result, "dns"))
+	if (!cJSON_AddStringToObject(result, "cniVersion", cni_version_name(version)) ||
+	    !cJSON_AddObjectToObject(result, "dns"))
 		return error_set(error, ENOMEM, "cannot build the result");
 	*ret_result = steal_pointer(result);
 	return 0;
@@ -173,9 +169,9 @@ static int make_empty(enum cni_version version, struct error *error, cJSON **ret
 static bool set_version(cJSON *result, enum cni_version version)
 {
 	cJSON *item = cJSON_CreateString(cni_version_name(version));
-	if (cJSON_GetObjectItemCaseSensitive(result, "cniVersion") ?
-		    cJSON_ReplaceItemInObjectCaseSensitive(result, "cniVersion", item) :
-		    cJSON_AddItemToObject(result, "cniVersion", item))
+	if (cJSON_GetObjectItemCaseSensitive(result, "cniVersion")
+		    ? cJSON_ReplaceItemInObjectCaseSensitive(result, "cniVersion", item)
+		    : cJSON_AddItemToObject(result, "cniVersion", item))
 		return true;
 	cJSON_Delete(item);
 	return false;
@@ -212,8 +208,7 @@ int cni_result_convert(const cJSON *previous, enum cni_version version, struct e
 		return -1;
 	if (from < CNI_1_0_0 && version >= CNI_1_0_0)
 		remove_ip_versions(cJSON_GetObjectItemCaseSensitive(result, "ips"));
-	if ((from >= CNI_1_0_0 && version < CNI_1_0_0 &&
-	     !add_ip_versions(cJSON_GetObjectItemCaseSensitive(result, "ips"))) ||
+	if ((from >= CNI_1_0_0 && version < CNI_1_0_0 && !add_ip_versions(cJSON_GetObjectItemCaseSensitive(result, "ips"))) ||
 	    !set_version(result, version))
 		return error_set(error, ENOMEM, "cannot build the result");
 	*ret_result = steal_pointer(result);

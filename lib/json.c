@@ -4,6 +4,7 @@
  * that a hostile text costs no stack. */
 #include "ambient/json.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,7 +79,11 @@ int json_parse(const char *text, size_t length, size_t limit, const char *what, 
 		return error_at(error, what, text, nul, "a NUL byte, expected JSON");
 
 	const char *end = text;
+	/* cJSON does not tell a text that is wrong from memory that is missing; the allocator does. */
+	errno = 0;
 	cleanup_cjson cJSON *json = cJSON_ParseWithLengthOpts(text, length, &end, false);
+	if (!json && errno == ENOMEM)
+		return error_set(error, ENOMEM, "cannot read %s", what);
 	if (!json)
 		return error_at(error, what, text, end, "not valid JSON");
 	end = skip_space(end, text + length);
@@ -86,6 +91,14 @@ int json_parse(const char *text, size_t length, size_t limit, const char *what, 
 		return error_at(error, what, text, end, "something follows the JSON value");
 	*ret_json = steal_pointer(json);
 	return 0;
+}
+
+bool json_append(cJSON *array, cJSON *item)
+{
+	if (cJSON_AddItemToArray(array, item))
+		return true;
+	cJSON_Delete(item);
+	return false;
 }
 
 const char *json_type_name(const cJSON *value)

@@ -28,18 +28,18 @@ void nft_rule_start(struct nft_rule_maker *maker, uint32_t family, const char *t
 		return;
 	}
 	nftnl_rule_set_u32(maker->rule, NFTNL_RULE_FAMILY, family);
-	nftnl_rule_set_str(maker->rule, NFTNL_RULE_TABLE, table);
-	nftnl_rule_set_str(maker->rule, NFTNL_RULE_CHAIN, chain);
+	/* libnftnl copies texts: without memory the attribute would be missing, and the rule another one. */
+	maker->failed = nftnl_rule_set_str(maker->rule, NFTNL_RULE_TABLE, table) < 0 ||
+			nftnl_rule_set_str(maker->rule, NFTNL_RULE_CHAIN, chain) < 0;
 }
 
 void nft_rule_comment(struct nft_rule_maker *maker, const char *comment)
 {
 	struct nftnl_udata_buf *buffer = maker->failed ? NULL : nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
-	if (!buffer || !nftnl_udata_put_strz(buffer, NFTNL_UDATA_RULE_COMMENT, comment))
+	if (!buffer || !nftnl_udata_put_strz(buffer, NFTNL_UDATA_RULE_COMMENT, comment) ||
+	    nftnl_rule_set_data(maker->rule, NFTNL_RULE_USERDATA, nftnl_udata_buf_data(buffer), nftnl_udata_buf_len(buffer)) <
+		    0)
 		maker->failed = true;
-	else
-		nftnl_rule_set_data(maker->rule, NFTNL_RULE_USERDATA, nftnl_udata_buf_data(buffer),
-				    nftnl_udata_buf_len(buffer));
 	if (buffer)
 		nftnl_udata_buf_free(buffer);
 }
@@ -122,7 +122,7 @@ void nft_rule_add_compare(struct nft_rule_maker *maker, bool negate, const void 
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CMP_OP, negate ? NFT_CMP_NEQ : NFT_CMP_EQ);
-	nftnl_expr_set(expression, NFTNL_EXPR_CMP_DATA, data, length);
+	maker->failed |= nftnl_expr_set(expression, NFTNL_EXPR_CMP_DATA, data, length) < 0;
 }
 
 void nft_rule_add_bitwise(struct nft_rule_maker *maker, const void *mask, const void *toggle, uint32_t length)
@@ -133,8 +133,8 @@ void nft_rule_add_bitwise(struct nft_rule_maker *maker, const void *mask, const 
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_BITWISE_LEN, length);
-	nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_MASK, mask, length);
-	nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_XOR, toggle, length);
+	maker->failed |= nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_MASK, mask, length) < 0;
+	maker->failed |= nftnl_expr_set(expression, NFTNL_EXPR_BITWISE_XOR, toggle, length) < 0;
 }
 
 void nft_rule_add_bitwise_u32(struct nft_rule_maker *maker, uint32_t mask, uint32_t toggle)
@@ -148,7 +148,7 @@ void nft_rule_add_immediate(struct nft_rule_maker *maker, const void *data, uint
 	if (!expression)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
-	nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, data, length);
+	maker->failed |= nftnl_expr_set(expression, NFTNL_EXPR_IMM_DATA, data, length) < 0;
 }
 
 void nft_rule_add_verdict(struct nft_rule_maker *maker, uint32_t verdict)
@@ -166,7 +166,7 @@ void nft_rule_add_lookup(struct nft_rule_maker *maker, const char *set)
 	if (!expression)
 		return;
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
-	nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, set);
+	maker->failed |= nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, set) < 0;
 }
 
 void nft_rule_add_redirect(struct nft_rule_maker *maker, uint16_t port)

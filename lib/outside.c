@@ -61,8 +61,7 @@ int outside_read(const char *run_dir, struct error *error, struct outside *ret_o
 	outside.namespaces = calloc(count ? count : 1, sizeof *outside.namespaces);
 	if (!outside.namespaces)
 		return error_set(error, ENOMEM, "cannot read %s", path);
-	cJSON_ArrayForEach(entry, namespaces)
-	{
+	cJSON_ArrayForEach (entry, namespaces) {
 		char where[64];
 		snprintf(where, sizeof where, "namespaces[%zu]", outside.count);
 		if (read_namespace(entry, where, error, &outside.namespaces[outside.count++]) < 0)
@@ -91,7 +90,7 @@ int outside_write(const char *run_dir, const struct outside *outside, struct err
 			(namespaces = cJSON_AddArrayToObject(json, "namespaces"));
 	for (size_t i = 0; is_built && i < outside->count; i++) {
 		cJSON *entry = cJSON_CreateObject();
-		is_built = cJSON_AddItemToArray(namespaces, entry) &&
+		is_built = json_append(namespaces, entry) &&
 			   cJSON_AddStringToObject(entry, "name", outside->namespaces[i].name) &&
 			   cJSON_AddStringToObject(entry, "uid", outside->namespaces[i].uid) &&
 			   cJSON_AddBoolToObject(entry, "hasEnrolledPod", outside->namespaces[i].has_enrolled_pod);

@@ -76,23 +76,27 @@ static int look_at_table(const struct nlmsghdr *header, void *data)
 {
 	struct standing *standing = data;
 	struct nftnl_table *table = nftnl_table_alloc();
-	if (table && nftnl_table_nlmsg_parse(header, table) == 0)
+	/* What can't be read for want of memory must not pass for what is not there. */
+	bool is_read = table && nftnl_table_nlmsg_parse(header, table) == 0;
+	if (is_read)
 		standing->has_table |= strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0;
-	nftnl_table_free(table);
-	return table ? MNL_CB_OK : MNL_CB_ERROR;
+	if (table)
+		nftnl_table_free(table);
+	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
 }
 
 static int look_at_chain(const struct nlmsghdr *header, void *data)
 {
 	struct standing *standing = data;
 	struct nftnl_chain *chain = nftnl_chain_alloc();
+	bool is_read = chain && nftnl_chain_nlmsg_parse(header, chain) == 0;
 	/* The stage full has this chain always, the stage guard never. */
-	if (chain && nftnl_chain_nlmsg_parse(header, chain) == 0 &&
-	    strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) == 0)
+	if (is_read && strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) == 0)
 		standing->has_redirects |=
 			strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME), ruleset_chains[CHAIN_OUTPUT_REDIRECT].name) == 0;
-	nftnl_chain_free(chain);
-	return chain ? MNL_CB_OK : MNL_CB_ERROR;
+	if (chain)
+		nftnl_chain_free(chain);
+	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
 }
 
 static int look(struct redirect_session *session, struct error *error, struct standing *ret_standing)
@@ -116,9 +120,9 @@ int redirect_look(struct redirect_session *session, struct error *error, enum re
 	struct standing standing;
 	if (look(session, error, &standing) < 0)
 		return -1;
-	*ret_standing = standing.has_redirects ? REDIRECT_STANDING_FULL :
-			standing.has_table     ? REDIRECT_STANDING_GUARD :
-						 REDIRECT_STANDING_NOTHING;
+	*ret_standing = standing.has_redirects ? REDIRECT_STANDING_FULL
+			: standing.has_table   ? REDIRECT_STANDING_GUARD
+					       : REDIRECT_STANDING_NOTHING;
 	return 0;
 }
 
@@ -324,11 +328,16 @@ static int count_rule(const struct nlmsghdr *header, void *data)
 {
 	struct redirect_counters *counters = data;
 	struct nftnl_rule *rule = nftnl_rule_alloc();
-	if (!rule)
+	errno = 0;
+	bool is_read = rule && nftnl_rule_nlmsg_parse(header, rule) == 0;
+	if (!rule || errno == ENOMEM) {
+		if (rule)
+			nftnl_rule_free(rule);
+		errno = ENOMEM;
 		return MNL_CB_ERROR;
-	/* A kernel that can't limit the dump to a table gives them all. */
-	if (nftnl_rule_nlmsg_parse(header, rule) == 0 &&
-	    strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) == 0) {
+	}
+	/* A kernel that can't limit the dump to a table gives them all, those among them that libnftnl can't read. */
+	if (is_read && strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) == 0) {
 		enum redirect_outcome outcome = outcome_of(rule);
 		if (outcome != REDIRECT_OUTCOME_NONE)
 			nftnl_expr_foreach(rule, count_packets, &counters->packets[outcome]);

@@ -159,8 +159,10 @@ struct nftnl_table *compile_table(void)
 	if (!table)
 		return NULL;
 	nftnl_table_set_u32(table, NFTNL_TABLE_FAMILY, NFPROTO_INET);
-	nftnl_table_set_str(table, NFTNL_TABLE_NAME, REDIRECT_TABLE);
-	return table;
+	if (nftnl_table_set_str(table, NFTNL_TABLE_NAME, REDIRECT_TABLE) == 0)
+		return table;
+	nftnl_table_free(table);
+	return NULL;
 }
 
 struct nftnl_chain *compile_chain(const struct ruleset_chain *chain)
@@ -168,14 +170,44 @@ struct nftnl_chain *compile_chain(const struct ruleset_chain *chain)
 	struct nftnl_chain *object = nftnl_chain_alloc();
 	if (!object)
 		return NULL;
+	/* Without memory a copied text would be missing, and the chain another one. */
+	if (nftnl_chain_set_str(object, NFTNL_CHAIN_TABLE, REDIRECT_TABLE) < 0 ||
+	    nftnl_chain_set_str(object, NFTNL_CHAIN_NAME, chain->name) < 0 ||
+	    nftnl_chain_set_str(object, NFTNL_CHAIN_TYPE, chain->type) < 0) {
+		nftnl_chain_free(object);
+		return NULL;
+	}
 	nftnl_chain_set_u32(object, NFTNL_CHAIN_FAMILY, NFPROTO_INET);
-	nftnl_chain_set_str(object, NFTNL_CHAIN_TABLE, REDIRECT_TABLE);
-	nftnl_chain_set_str(object, NFTNL_CHAIN_NAME, chain->name);
-	nftnl_chain_set_str(object, NFTNL_CHAIN_TYPE, chain->type);
 	nftnl_chain_set_u32(object, NFTNL_CHAIN_HOOKNUM, chain->hook);
 	nftnl_chain_set_s32(object, NFTNL_CHAIN_PRIO, chain->priority);
 	nftnl_chain_set_u32(object, NFTNL_CHAIN_POLICY, NF_ACCEPT);
 	return object;
+}
+
+static struct nftnl_set *name_set(const struct ruleset_set *set)
+{
+	struct nftnl_set *object = nftnl_set_alloc();
+	if (!object)
+		return NULL;
+	nftnl_set_set_u32(object, NFTNL_SET_FAMILY, NFPROTO_INET);
+	if (nftnl_set_set_str(object, NFTNL_SET_TABLE, REDIRECT_TABLE) == 0 &&
+	    nftnl_set_set_str(object, NFTNL_SET_NAME, set->name) == 0)
+		return object;
+	nftnl_set_free(object);
+	return NULL;
+}
+
+/* Without it nft lists the names of an interface set from the wrong end. 1 is nft's BYTEORDER_HOST_ENDIAN. */
+static bool set_byte_order(struct nftnl_set *object)
+{
+	struct nftnl_udata_buf *buffer = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
+	if (!buffer)
+		return false;
+	bool done =
+		nftnl_udata_put_u32(buffer, NFTNL_UDATA_SET_KEYBYTEORDER, 1) &&
+		nftnl_set_set_data(object, NFTNL_SET_USERDATA, nftnl_udata_buf_data(buffer), nftnl_udata_buf_len(buffer)) == 0;
+	nftnl_udata_buf_free(buffer);
+	return done;
 }
 
 struct nftnl_set *compile_set(const struct ruleset_set *set, uint32_t id)
@@ -186,28 +218,17 @@ struct nftnl_set *compile_set(const struct ruleset_set *set, uint32_t id)
 		[SET_TYPE_IPV4] = NFT_TYPE_IPV4_ADDRESS,
 		[SET_TYPE_IPV6] = NFT_TYPE_IPV6_ADDRESS,
 	};
-	struct nftnl_set *object = nftnl_set_alloc();
+	struct nftnl_set *object = name_set(set);
 	if (!object)
 		return NULL;
-	nftnl_set_set_u32(object, NFTNL_SET_FAMILY, NFPROTO_INET);
-	nftnl_set_set_str(object, NFTNL_SET_TABLE, REDIRECT_TABLE);
-	nftnl_set_set_str(object, NFTNL_SET_NAME, set->name);
 	nftnl_set_set_u32(object, NFTNL_SET_ID, id);
 	nftnl_set_set_u32(object, NFTNL_SET_KEY_TYPE, key_types[set->type]);
 	nftnl_set_set_u32(object, NFTNL_SET_KEY_LEN, set->key_length);
 	nftnl_set_set_u32(object, NFTNL_SET_FLAGS, set->type == SET_TYPE_INTERFACE ? 0 : NFT_SET_INTERVAL);
-	if (set->type == SET_TYPE_INTERFACE) {
-		/* Without it nft lists the names of an interface set from the wrong end. 1 is nft's BYTEORDER_HOST_ENDIAN. */
-		struct nftnl_udata_buf *buffer = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
-		if (!buffer) {
-			nftnl_set_free(object);
-			return NULL;
-		}
-		nftnl_udata_put_u32(buffer, NFTNL_UDATA_SET_KEYBYTEORDER, 1);
-		nftnl_set_set_data(object, NFTNL_SET_USERDATA, nftnl_udata_buf_data(buffer), nftnl_udata_buf_len(buffer));
-		nftnl_udata_buf_free(buffer);
-	}
-	return object;
+	if (set->type != SET_TYPE_INTERFACE || set_byte_order(object))
+		return object;
+	nftnl_set_free(object);
+	return NULL;
 }
 
 bool compile_interval_end(const struct ruleset_set *set, const struct ruleset_interval *interval, uint8_t ret_end[16])
@@ -228,7 +249,10 @@ static bool add_element(struct nftnl_set *object, const struct ruleset_set *set,
 	struct nftnl_set_elem *element = nftnl_set_elem_alloc();
 	if (!element)
 		return false;
-	nftnl_set_elem_set(element, NFTNL_SET_ELEM_KEY, key, set->key_length);
+	if (nftnl_set_elem_set(element, NFTNL_SET_ELEM_KEY, key, set->key_length) < 0) {
+		nftnl_set_elem_free(element);
+		return false;
+	}
 	if (flags)
 		nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_FLAGS, flags);
 	nftnl_set_elem_add(object, element);
@@ -237,12 +261,9 @@ static bool add_element(struct nftnl_set *object, const struct ruleset_set *set,
 
 struct nftnl_set *compile_elements(const struct ruleset_set *set, size_t first, size_t count)
 {
-	struct nftnl_set *object = nftnl_set_alloc();
+	struct nftnl_set *object = name_set(set);
 	if (!object)
 		return NULL;
-	nftnl_set_set_u32(object, NFTNL_SET_FAMILY, NFPROTO_INET);
-	nftnl_set_set_str(object, NFTNL_SET_TABLE, REDIRECT_TABLE);
-	nftnl_set_set_str(object, NFTNL_SET_NAME, set->name);
 	for (size_t i = first; i < first + count; i++) {
 		uint8_t end[16];
 		bool done = add_element(object, set, set->elements[i].first, 0);

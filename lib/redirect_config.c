@@ -372,7 +372,7 @@ static bool add_list(cJSON *object, const char *key, const struct redirect *redi
 			entry = address_range_to_json((const struct address_range *)item);
 		else
 			entry = cJSON_CreateString(item);
-		if (!cJSON_AddItemToArray(array, entry))
+		if (!json_append(array, entry))
 			return false;
 	}
 	return array != NULL;

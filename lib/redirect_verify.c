@@ -74,42 +74,65 @@ static int dump_table(const struct nlmsghdr *header, void *data)
 {
 	struct dump *dump = data;
 	struct nftnl_table *table = nftnl_table_alloc();
-	if (!table)
-		return MNL_CB_ERROR;
-	if (nftnl_table_nlmsg_parse(header, table) == 0 &&
-	    strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0) {
+	/* What can't be read for want of memory must not pass for what is not there. libnftnl frees no NULL. */
+	bool is_read = table && nftnl_table_nlmsg_parse(header, table) == 0;
+	if (is_read && strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0) {
 		dump->has_table = true;
 		dump->is_dormant = nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS) & NFT_TABLE_F_DORMANT;
 	}
-	nftnl_table_free(table);
-	return MNL_CB_OK;
+	if (table)
+		nftnl_table_free(table);
+	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
 }
 
 static int dump_chain(const struct nlmsghdr *header, void *data)
 {
 	struct dump *dump = data;
 	struct nftnl_chain *chain = nftnl_chain_alloc();
-	if (!chain)
-		return MNL_CB_ERROR;
-	if (nftnl_chain_nlmsg_parse(header, chain) < 0 ||
-	    strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) != 0) {
-		nftnl_chain_free(chain);
-		return MNL_CB_OK;
+	bool is_read = chain && nftnl_chain_nlmsg_parse(header, chain) == 0;
+	if (!is_read || strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) != 0) {
+		if (chain)
+			nftnl_chain_free(chain);
+		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
 	}
 	return APPEND(dump->chains, dump->chains_count, chain, nftnl_chain_free);
+}
+
+/* A rule with an expression that libnftnl does not know: of all that was read only its place is kept, so that it equals none
+ * of ours. NULL: no memory. */
+static struct nftnl_rule *keep_place(struct nftnl_rule *partial)
+{
+	struct nftnl_rule *place = nftnl_rule_alloc();
+	if (place && (nftnl_rule_set_str(place, NFTNL_RULE_TABLE, nftnl_rule_get_str(partial, NFTNL_RULE_TABLE)) < 0 ||
+		      nftnl_rule_set_str(place, NFTNL_RULE_CHAIN, nftnl_rule_get_str(partial, NFTNL_RULE_CHAIN)) < 0)) {
+		nftnl_rule_free(place);
+		place = NULL;
+	}
+	nftnl_rule_free(partial);
+	return place;
 }
 
 static int dump_rule(const struct nlmsghdr *header, void *data)
 {
 	struct dump *dump = data;
 	struct nftnl_rule *rule = nftnl_rule_alloc();
-	if (!rule)
+	errno = 0;
+	bool is_read = rule && nftnl_rule_nlmsg_parse(header, rule) == 0;
+	/* libnftnl reads a rule's place before its expressions. */
+	if (!rule || errno == ENOMEM || !nftnl_rule_is_set(rule, NFTNL_RULE_TABLE) ||
+	    !nftnl_rule_is_set(rule, NFTNL_RULE_CHAIN)) {
+		if (rule)
+			nftnl_rule_free(rule);
+		errno = errno ? errno : ENOMEM;
 		return MNL_CB_ERROR;
-	if (nftnl_rule_nlmsg_parse(header, rule) < 0 ||
-	    strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) != 0) {
+	}
+	/* A kernel that can't limit the dump to a table gives them all. */
+	if (strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) != 0) {
 		nftnl_rule_free(rule);
 		return MNL_CB_OK;
 	}
+	if (!is_read && !(rule = keep_place(rule)))
+		return MNL_CB_ERROR;
 	return APPEND(dump->rules, dump->rules_count, rule, nftnl_rule_free);
 }
 
@@ -117,11 +140,11 @@ static int dump_set(const struct nlmsghdr *header, void *data)
 {
 	struct dump *dump = data;
 	struct nftnl_set *set = nftnl_set_alloc();
-	if (!set)
-		return MNL_CB_ERROR;
-	if (nftnl_set_nlmsg_parse(header, set) < 0 || strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
-		nftnl_set_free(set);
-		return MNL_CB_OK;
+	bool is_read = set && nftnl_set_nlmsg_parse(header, set) == 0;
+	if (!is_read || strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
+		if (set)
+			nftnl_set_free(set);
+		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
 	}
 	return APPEND(dump->sets, dump->sets_count, set, nftnl_set_free);
 }
@@ -202,7 +225,8 @@ static bool same_rule(const struct ruleset *ruleset, const struct ruleset_rule *
 		return false;
 	struct nftnl_rule *expected = compile_rule(ruleset, rule);
 	bool same = expected && nft_rule_same(expected, found);
-	nftnl_rule_free(expected);
+	if (expected)
+		nftnl_rule_free(expected);
 	return same;
 }
 
@@ -330,7 +354,8 @@ static int same_elements(struct redirect_session *session, const struct ruleset_
 		for (size_t i = 0; result == 1 && i < expected.count; i++)
 			result = compare_elements(&expected.elements[i], &found.elements[i]) == 0;
 	}
-	nftnl_set_free(object);
+	if (object)
+		nftnl_set_free(object);
 	free(expected.elements);
 	free(found.elements);
 	return result;
@@ -373,6 +398,7 @@ int redirect_verify(struct redirect_session *session, const struct redirect *red
 
 	if (ruleset_make(redirect, stage, error, &ruleset) < 0 || read_dump(session, error, &dump) < 0)
 		return -1;
+	errno = 0;
 	if (!dump.has_table)
 		DIFFERENT(&difference, "table inet %s is missing", REDIRECT_TABLE);
 	else if (dump.is_dormant)
@@ -380,6 +406,9 @@ int redirect_verify(struct redirect_session *session, const struct redirect *red
 	else if (same_chains(&dump, &ruleset, &difference) && same_rules(&dump, &ruleset, &difference) &&
 		 verify_sets(session, &dump, &ruleset, error, &difference) < 0)
 		return -1;
+	/* A rule that could not be compiled or walked for want of memory is no difference. */
+	if (difference.text[0] != '\0' && errno == ENOMEM)
+		return error_set(error, ENOMEM, "cannot compare the rules");
 	if (difference.text[0] == '\0' &&
 	    route_verify(session->route, redirect->ipv6, error, difference.text, sizeof difference.text) < 0)
 		return -1;

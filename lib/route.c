@@ -130,13 +130,17 @@ static int add_loopback_request(struct requests *requests, struct error *error)
 	return keep_request(requests, &message, "bringing lo up", AF_UNSPEC);
 }
 
-/* Receives one datagram. The returned length is 0 when nothing waits. */
-static ssize_t receive(struct nl_sock *socket, char *buffer, size_t size, int flags)
+/* Receives one datagram. One that does not fit is an error (EMSGSIZE): half an answer would pass for a whole one. */
+static ssize_t receive(struct nl_sock *socket, char *buffer, size_t size)
 {
 	ssize_t received;
 	do
-		received = recv(nl_socket_get_fd(socket), buffer, size, flags);
+		received = recv(nl_socket_get_fd(socket), buffer, size, MSG_TRUNC);
 	while (received < 0 && errno == EINTR);
+	if (received > (ssize_t)size) {
+		errno = EMSGSIZE;
+		return -1;
+	}
 	return received;
 }
 
@@ -160,7 +164,7 @@ static int send_requests(struct nl_sock *socket, struct requests *requests, stru
 
 	while (answered < requests->count) {
 		char answers[8192];
-		ssize_t received = receive(socket, answers, sizeof answers, 0);
+		ssize_t received = receive(socket, answers, sizeof answers);
 		if (received < 0)
 			return error_set(error, errno, "cannot read the kernel's answer about routes");
 		int left = (int)received;
@@ -206,7 +210,7 @@ static int dump(struct nl_sock *socket, int type, int family, int (*look)(const 
 		look(NULL, data);
 		while (!done) {
 			char buffer[32768];
-			ssize_t received = receive(socket, buffer, sizeof buffer, 0);
+			ssize_t received = receive(socket, buffer, sizeof buffer);
 			if (received < 0)
 				return -errno;
 			int left = (int)received;
@@ -216,6 +220,9 @@ static int dump(struct nl_sock *socket, int type, int family, int (*look)(const 
 					continue;
 				interrupted |= answer->nlmsg_flags & NLM_F_DUMP_INTR;
 				if (answer->nlmsg_type == NLMSG_DONE) {
+					/* A dump that failed ends with its error: of a family that the kernel lacks, say. */
+					if (nlmsg_valid_hdr(answer, sizeof(int)))
+						failed = *(const int *)nlmsg_data(answer);
 					done = true;
 				} else if (answer->nlmsg_type == NLMSG_ERROR) {
 					failed = ((const struct nlmsgerr *)nlmsg_data(answer))->error;

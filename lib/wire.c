@@ -52,7 +52,7 @@ static bool add_valid(cJSON *json, const struct wire_message *message)
 	cJSON *array = cJSON_AddArrayToObject(json, "valid");
 	for (size_t i = 0; i < message->valid_count; i++) {
 		cJSON *entry = cJSON_CreateObject();
-		if (!cJSON_AddItemToArray(array, entry) ||
+		if (!json_append(array, entry) ||
 		    !cJSON_AddStringToObject(entry, "containerID", message->valid[i].container_id) ||
 		    !cJSON_AddStringToObject(entry, "interface", message->valid[i].interface))
 			return false;
@@ -95,8 +95,8 @@ int wire_encode(const struct wire_message *message, struct error *error, char **
 	if (!text)
 		return error_set(error, ENOMEM, "cannot build a message");
 	if (strlen(text) > WIRE_PACKET_MAX)
-		return error_say(error, EMSGSIZE, "a message of type %s has %zu bytes, at most %d fit", kind_names[message->kind],
-				 strlen(text), WIRE_PACKET_MAX);
+		return error_say(error, EMSGSIZE, "a message of type %s has %zu bytes, at most %d fit",
+				 kind_names[message->kind], strlen(text), WIRE_PACKET_MAX);
 	*ret_text = steal_pointer(text);
 	return 0;
 }
@@ -129,12 +129,14 @@ static int read_versions(const cJSON *json, struct error *error, struct wire_mes
 		return error_set(error, 0, "version and minimumVersion are missing or contradict each other");
 	if (minimum > WIRE_VERSION)
 		return error_say(error, EPROTONOSUPPORT,
-				 "the other side speaks version %ld and understands none before %ld, this one speaks %d: it is the older of "
+				 "the other side speaks version %ld and understands none before %ld, this one speaks %d: it is "
+				 "the older of "
 				 "plugin and installer and must be upgraded",
 				 version, minimum, WIRE_VERSION);
 	if (version < WIRE_VERSION_MINIMUM)
 		return error_say(error, EPROTONOSUPPORT,
-				 "the other side speaks version %ld, this one understands none before %d: the other is the older of plugin "
+				 "the other side speaks version %ld, this one understands none before %d: the other is the "
+				 "older of plugin "
 				 "and installer and must be upgraded",
 				 version, WIRE_VERSION_MINIMUM);
 	message->version = (int)version;
@@ -153,14 +155,16 @@ static int read_kind(const cJSON *json, struct error *error, struct wire_message
 			return 0;
 		}
 	}
-	return error_set(error, 0, "type: expected add, decision, report, result, del or gc, found %.32s", type ? type : "nothing");
+	return error_set(error, 0, "type: expected add, decision, report, result, del or gc, found %.32s",
+			 type ? type : "nothing");
 }
 
 static int read_decision(const cJSON *json, struct error *error, struct wire_message *message)
 {
 	const char *verdict = NULL;
 	const cJSON *redirect = NULL;
-	if (json_get_string(json, "decision", "", error, &verdict) < 0 || read_text(json, "reason", error, &message->reason) < 0 ||
+	if (json_get_string(json, "decision", "", error, &verdict) < 0 ||
+	    read_text(json, "reason", error, &message->reason) < 0 ||
 	    json_get_object(json, "redirect", "", error, &redirect) < 0)
 		return -1;
 	if (verdict && strcmp(verdict, verdict_names[WIRE_VERDICT_SKIP]) == 0) {
@@ -180,7 +184,8 @@ static int read_result(const cJSON *json, struct error *error, struct wire_messa
 {
 	long code = -1;
 	if (json_get_integer(json, "code", "", 0, 65535, error, &code) < 0 ||
-	    read_text(json, "message", error, &message->message) < 0 || read_text(json, "details", error, &message->details) < 0)
+	    read_text(json, "message", error, &message->message) < 0 ||
+	    read_text(json, "details", error, &message->details) < 0)
 		return -1;
 	if (code < 0 || (code != 0 && !message->message))
 		return error_set(error, 0, "%s is missing", code < 0 ? "code" : "message");
@@ -201,8 +206,7 @@ static int read_valid(const cJSON *json, struct error *error, struct wire_messag
 	message->valid = calloc(count ? count : 1, sizeof *message->valid);
 	if (!message->valid)
 		return error_set(error, ENOMEM, "cannot keep the valid attachments");
-	cJSON_ArrayForEach(entry, array)
-	{
+	cJSON_ArrayForEach (entry, array) {
 		struct wire_valid_attachment *valid = &message->valid[message->valid_count++];
 		if (read_needed_text(entry, "containerID", error, &valid->container_id) < 0 ||
 		    read_needed_text(entry, "interface", error, &valid->interface) < 0)

@@ -20,6 +20,9 @@ static inline void cleanup_cjsonp(cJSON **json)
  * The message gives line and column. `what` names the text ("network configuration on standard input"). */
 int json_parse(const char *text, size_t length, size_t limit, const char *what, struct error *error, cJSON **ret_json);
 
+/* cJSON_AddItemToArray that takes `item` in any case: where there is no array or no item, it is freed and false returned. */
+bool json_append(cJSON *array, cJSON *item);
+
 int json_get_string(const cJSON *object, const char *key, const char *where, struct error *error, const char **ret_value);
 int json_get_bool(const cJSON *object, const char *key, const char *where, struct error *error, bool *ret_value);
 /* An integer within [minimum, maximum]; a fraction is an error. */

@@ -109,8 +109,8 @@ void redirect_session_closep(struct redirect_session **session);
 /* The netlink port through which the session commits: a change notification that bears it is an own change. */
 uint32_t redirect_session_port(const struct redirect_session *session);
 
-/* What stands in the namespace, by a look at our table and its chains only: no comparison (see redirect_verify). In a namespace in
- * which nobody ever committed it costs one question. */
+/* What stands in the namespace, by a look at our table and its chains only: no comparison (see redirect_verify). In a namespace
+ * in which nobody ever committed it costs one question. */
 enum redirect_standing { REDIRECT_STANDING_NOTHING, REDIRECT_STANDING_GUARD, REDIRECT_STANDING_FULL };
 int redirect_look(struct redirect_session *session, struct error *error, enum redirect_standing *ret_standing);
 

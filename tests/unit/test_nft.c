@@ -99,8 +99,9 @@ static void a_missing_expression_is_named_with_its_option(void **state)
 	add_table(batch, NFPROTO_ARP);
 	add_chain(batch, NFPROTO_ARP, NULL);
 	add_rule(batch, NFPROTO_ARP, (const char *[]){ "meta", "redir", "counter", NULL });
-	assert_refused(batch, ENOENT,
-		       "the kernel refused the rule \"outbound\" at its expression \"redir\" (the kernel lacks CONFIG_NFT_REDIR)");
+	assert_refused(
+		batch, ENOENT,
+		"the kernel refused the rule \"outbound\" at its expression \"redir\" (the kernel lacks CONFIG_NFT_REDIR)");
 	assert_nothing_stands();
 }
 
@@ -125,8 +126,9 @@ static void without_extended_acks_every_option_is_named(void **state)
 	add_table(batch, NFPROTO_ARP);
 	add_chain(batch, NFPROTO_ARP, NULL);
 	add_rule(batch, NFPROTO_ARP, (const char *[]){ "meta", "redir", "reject", "redir", NULL });
-	assert_refused(batch, ENOENT,
-		       "the kernel refused the rule \"outbound\" (the kernel lacks CONFIG_NFT_REDIR or CONFIG_NFT_REJECT_INET)");
+	assert_refused(
+		batch, ENOENT,
+		"the kernel refused the rule \"outbound\" (the kernel lacks CONFIG_NFT_REDIR or CONFIG_NFT_REJECT_INET)");
 	assert_nothing_stands();
 }
 

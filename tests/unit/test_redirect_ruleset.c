@@ -32,7 +32,8 @@ static unsigned int port_of(const uint8_t *key)
 static void overlapping_ports_are_merged(void **state)
 {
 	(void)state;
-	struct port_range ports[] = { { 80, 90 }, { 443, 443 }, { 85, 100 }, { 101, 101 }, { 82, 84 }, { 65535, 65535 }, { 1, 1 } };
+	struct port_range ports[] = { { 80, 90 }, { 443, 443 },	    { 85, 100 }, { 101, 101 },
+				      { 82, 84 }, { 65535, 65535 }, { 1, 1 } };
 	struct redirect redirect = { .exclude = { .inbound_ports = ports, .inbound_ports_count = 7 } };
 	cleanup_ruleset struct ruleset ruleset = { 0 };
 	assert_int_equal(ruleset_make(&redirect, REDIRECT_STAGE_FULL, NULL, &ruleset), 0);
@@ -49,9 +50,8 @@ static void nested_ranges_are_merged_by_family(void **state)
 {
 	(void)state;
 	struct address_range ranges[] = { range4("10.0.0.0", 8), range4("10.1.0.0", 16), range4("11.0.0.0", 8),
-					  range6("fd00::", 8), range6("fd00::1", 128), range4("255.255.255.255", 32) };
-	struct redirect redirect = { .ipv6 = true,
-				     .exclude = { .outbound_ranges = ranges, .outbound_ranges_count = 6 } };
+					  range6("fd00::", 8),	 range6("fd00::1", 128), range4("255.255.255.255", 32) };
+	struct redirect redirect = { .ipv6 = true, .exclude = { .outbound_ranges = ranges, .outbound_ranges_count = 6 } };
 	cleanup_ruleset struct ruleset ruleset = { 0 };
 	assert_int_equal(ruleset_make(&redirect, REDIRECT_STAGE_FULL, NULL, &ruleset), 0);
 	const struct ruleset_set *ipv4 = &ruleset.sets[SET_EXCLUDED_OUTBOUND_IPV4];
