@@ -311,7 +311,7 @@ static int commit(struct probe_set *set, struct error *error)
 			return 0;
 		if (error && !error_is_set(error))
 			*error = failure;
-		return error_wrap(error, "cannot set up probes on the host");
+		return -1;
 	}
 	set->counters.transactions++;
 	for (size_t i = 0; i < added.count; i++)
@@ -331,13 +331,12 @@ static int synchronise(struct probe_set *set, struct error *error, char *ret_dif
 	int done = 0;
 	for (int attempt = 0; done == 0; attempt++) {
 		if (attempt == COMMIT_ATTEMPTS)
-			return error_set(error, ERESTART, "cannot set up probes on the host: the ruleset changes all the time");
-		if (!set->is_known && look(set, error) < 0)
-			return -1;
-		done = commit(set, error);
+			return error_say(error, ERESTART,
+					 "cannot set up probes on the host: the nftables ruleset changes all the time");
+		done = set->is_known || look(set, error) == 0 ? commit(set, error) : -1;
 	}
 	if (done < 0)
-		return -1;
+		return error_wrap(error, "cannot set up probes on the host");
 	free_dead_entries(set);
 
 	char difference[sizeof set->difference];

@@ -438,6 +438,36 @@ static void other_peoples_changes_are_only_looked_at(void **state __attribute__(
 	stop(&told);
 }
 
+/* Without the right to change anything for a while. */
+static void what_failed_is_tried_again(void **state __attribute__((unused)))
+{
+	struct told told;
+	struct error error = { 0 };
+	struct probe_set_counters counters;
+	start(&told);
+	put(&told, "a", "10.0.0.1", NULL);
+	assert_int_equal(seteuid(65534), 0);
+	turn(&told, 100);
+	bool stands = probe_set_stands(told.set);
+	int result = probe_set_flush(told.set, &error);
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(result, -1);
+	assert_false(stands);
+	assert_false(probe_set_holds(told.set, "a"));
+	assert_in_range(told.failed, 1, 10);
+	assert_non_null(strstr(told.failure, "cannot set up probes on the host"));
+	assert_non_null(strstr(error.message, "CAP_NET_ADMIN"));
+	probe_set_read_counters(told.set, &counters);
+	assert_int_equal(counters.failures, told.failed + 1);
+
+	for (int i = 0; i < 400 && told.flushed == 0; i++)
+		turn(&told, 5);
+	assert_true(probe_set_holds(told.set, "a"));
+	assert_true(has("10.0.0.1"));
+	told.failed = 0;
+	stop(&told);
+}
+
 static void verify_tells_and_repairs(void **state __attribute__((unused)))
 {
 	struct told told;
@@ -519,6 +549,7 @@ int main(void)
 		TEST(what_others_break_is_repaired),
 		TEST(repair_is_quick_and_a_fight_is_slow),
 		TEST(other_peoples_changes_are_only_looked_at),
+		TEST(what_failed_is_tried_again),
 		TEST(verify_tells_and_repairs),
 		TEST(uninstall_takes_the_table_alone),
 		TEST(the_hosts_namespace_by_descriptor),
