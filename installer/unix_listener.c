@@ -27,11 +27,11 @@ struct unix_listener {
 	struct unix_listener_limits limits;
 	char *path, *directory;
 
-	int fd;			      /* -1: superseded */
-	dev_t device;		      /* of our socket's name in the file system */
+	int fd;	      /* -1: superseded */
+	dev_t device; /* of our socket's name in the file system */
 	ino_t inode;
-	struct event *accept_event;   /* readable: somebody has connected */
-	struct event *refill_event;   /* accepts may go on */
+	struct event *accept_event; /* readable: somebody has connected */
+	struct event *refill_event; /* accepts may go on */
 	unsigned int accepts_left;
 	double accepts_counted_since; /* seconds, CLOCK_MONOTONIC */
 
@@ -59,8 +59,9 @@ static void accept_one(struct unix_listener *listener, int fd)
 	socklen_t length = sizeof peer;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.uid != 0) {
 		listener->refused++;
-		log_write(listener->log, LOG_LEVEL_WARN, NULL, "%s: refused a connection of uid %u (pid %d): only root may talk here",
-			  listener->path, peer.uid, (int)peer.pid);
+		log_write(listener->log, LOG_LEVEL_WARN, NULL,
+			  "%s: refused a connection of uid %u (pid %d): only root may talk here", listener->path, peer.uid,
+			  (int)peer.pid);
 		close(fd);
 		return;
 	}
@@ -138,7 +139,8 @@ static int bind_path(struct unix_listener *listener, bool replace, struct error 
 		return error_set(error, ENOMEM, "cannot listen at %s", listener->path);
 	}
 	if (strlen(temporary) >= sizeof address.sun_path)
-		return error_say(error, ENAMETOOLONG, "cannot listen at %s: a socket's path has at most %zu characters, and .%d is bound first",
+		return error_say(error, ENAMETOOLONG,
+				 "cannot listen at %s: a socket's path has at most %zu characters, and .%d is bound first",
 				 listener->path, sizeof address.sun_path - 1, (int)getpid());
 	strcpy(address.sun_path, temporary);
 	if (file_make_directory(listener->directory, error) < 0)
@@ -190,7 +192,8 @@ static void watch_directory(struct unix_listener *listener)
 {
 	if (listener->inotify >= 0)
 		inotify_add_watch(listener->inotify, listener->directory,
-				  IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
+				  IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF |
+					  IN_ONLYDIR);
 }
 
 enum path_state { PATH_OURS, PATH_GONE, PATH_FOREIGN_SOCKET, PATH_OTHER, PATH_UNKNOWN };
@@ -242,8 +245,8 @@ static void on_bind_again(evutil_socket_t fd, short what, void *data)
 	if (state == PATH_GONE || state == PATH_OTHER) {
 		struct error error = { 0 };
 		if (bind_path(listener, state == PATH_OTHER, &error) == 0)
-			log_write(listener->log, LOG_LEVEL_WARN, NULL, "%s was %s by somebody else: bound again", listener->path,
-				  state == PATH_GONE ? "removed" : "replaced");
+			log_write(listener->log, LOG_LEVEL_WARN, NULL, "%s was %s by somebody else: bound again",
+				  listener->path, state == PATH_GONE ? "removed" : "replaced");
 		else if (error.number != EEXIST)
 			log_write(listener->log, LOG_LEVEL_ERROR, NULL, "%s; tried again every %d s", error.message,
 				  (int)slow_look.tv_sec);
@@ -323,7 +326,8 @@ void unix_listener_free(struct unix_listener *listener)
 		unlink(listener->path);
 	if (listener->refill_event)
 		stop_accepting(listener);
-	struct event *events[] = { listener->refill_event, listener->bind_event, listener->look_event, listener->inotify_event };
+	struct event *events[] = { listener->refill_event, listener->bind_event, listener->look_event,
+				   listener->inotify_event };
 	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
 		if (events[i])
 			event_free(events[i]);

@@ -40,11 +40,11 @@ enum tunnel_request_kind {
 
 enum tunnel_outcome {
 	TUNNEL_ACCEPTED,
-	TUNNEL_REFUSED,	   /* the tunnel's answer is an error; it stays connected and tries an Add again by itself, telling nobody:
-			      ask again to learn of a success, or delete when giving up, since until then it is not ready */
-	TUNNEL_LOST,	   /* sent, and the connection ended before the answer: no answer. The next snapshot is asked soon */
-	TUNNEL_LATE,	   /* sent, and not answered in time; the connection was closed: no answer either */
-	TUNNEL_ABSENT,	   /* not sent: no tunnel is connected (a Delete succeeds then) */
+	TUNNEL_REFUSED, /* the tunnel's answer is an error; it stays connected and tries an Add again by itself, telling nobody:
+			   ask again to learn of a success, or delete when giving up, since until then it is not ready */
+	TUNNEL_LOST,	/* sent, and the connection ended before the answer: no answer. The next snapshot is asked soon */
+	TUNNEL_LATE,	/* sent, and not answered in time; the connection was closed: no answer either */
+	TUNNEL_ABSENT,	/* not sent: no tunnel is connected (a Delete succeeds then) */
 	TUNNEL_SUPERSEDED, /* not sent: a later request for the same uid made it pointless */
 };
 #define TUNNEL_OUTCOMES 6
@@ -62,9 +62,10 @@ struct tunnel_listener {
 	void (*snapshot)(void *data, struct tunnel_snapshot *snapshot);
 
 	/* The outcome of one request: exactly once for each tunnel_add and tunnel_delete that returned 0. A Delete goes to all
-	 * connections and is accepted when none of them refused it; a connection that is lost took the pod's listeners along
-	 * or hears at its next snapshot. Adds of a snapshot are told once too, as long as their connection is the newest (what
-	 * an older one says of its snapshot is only counted). `error` is filled for every outcome but TUNNEL_ACCEPTED (NULL). */
+	 * connections: refused when one refused it, else accepted when one accepted it or none was there, else what became of
+	 * it (a tunnel that is lost keeps the pod's listeners and hears at its next snapshot). Adds of a snapshot are told once
+	 * too, as long as their connection is the newest (what an older one says of its snapshot is only counted). `error` is
+	 * filled for every outcome but TUNNEL_ACCEPTED (NULL). */
 	void (*answered)(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
 			 const struct error *error);
 
@@ -96,7 +97,8 @@ struct tunnel_limits {
  * somebody unlinks it. `listener` is copied, `log` and `base` are borrowed for the server's life; `limits` NULL: the
  * defaults. A descriptor is needed for each Add that waits: raise RLIMIT_NOFILE. */
 int tunnel_server_new(struct event_base *base, const char *path, const struct tunnel_listener *listener,
-		      const struct tunnel_limits *limits, const struct log *log, struct error *error, struct tunnel_server **ret_server);
+		      const struct tunnel_limits *limits, const struct log *log, struct error *error,
+		      struct tunnel_server **ret_server);
 
 /* Until told true, tunnels that connect wait for their snapshot, and requests wait behind it. Begins with false; going back to
  * false holds back the snapshots of connections to come. */
@@ -137,7 +139,7 @@ struct tunnel_statistics {
 	uint64_t connections_accepted, connections_refused, protocol_errors, binds;
 };
 extern const double tunnel_answer_bounds[TUNNEL_ANSWER_BUCKETS];
-const struct tunnel_statistics *tunnel_server_statistics(const struct tunnel_server *server);
+const struct tunnel_statistics *tunnel_server_statistics(struct tunnel_server *server);
 
 /* Ends every connection. What was sent is told as lost, what waited as absent. */
 void tunnel_server_close_connections(struct tunnel_server *server);
