@@ -29,6 +29,7 @@ static size_t packets_count;
 static bool is_recording;
 
 /* Stands before the C library's: libmnl and libnl send through it. */
+// NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name) the C library's are reserved names
 ssize_t sendto(int fd, const void *bytes, size_t length, int flags, const struct sockaddr *address, socklen_t address_length)
 {
 	if (is_recording && packets_count < sizeof packets / sizeof packets[0]) {
