@@ -114,14 +114,21 @@ static int copy_content(int source, struct replacement *replacement, struct erro
 	}
 }
 
+static bool cannot_be_written(int number)
+{
+	return number == EROFS || number == EACCES || number == EPERM;
+}
+
+/* 1: the directory can't be written. */
 static int write_binary(int source, const char *bin_dir, int directory, struct error *error)
 {
 	cleanup_replacement struct replacement replacement = { .fd = -1, .lock = -1 };
 	cleanup_free char *path = NULL;
 	if (lseek(source, 0, SEEK_SET) < 0)
 		return error_set(error, errno, "cannot read the plugin to install");
-	if (replacement_begin(directory, HOST_PLUGIN_NAME, MODE, error, &replacement) < 0)
-		return -1;
+	struct error problem = { 0 };
+	if (replacement_begin(directory, HOST_PLUGIN_NAME, MODE, &problem, &replacement) < 0)
+		return cannot_be_written(problem.number) ? 1 : error_say(error, problem.number, "%s", problem.message);
 	keep_context(directory, HOST_PLUGIN_NAME, replacement.fd);
 	if (copy_content(source, &replacement, error) < 0 || replacement_sync(&replacement, error) < 0 ||
 	    file_join(bin_dir, replacement.temporary, error, &path) < 0)
@@ -129,11 +136,6 @@ static int write_binary(int source, const char *bin_dir, int directory, struct e
 	if (binary_try(path, error) < 0)
 		return error_wrap(error, "the new plugin does not run on this host, the old one stays");
 	return replacement_commit(&replacement, NULL, error);
-}
-
-static bool cannot_be_written(int number)
-{
-	return number == EROFS || number == EACCES || number == EPERM;
 }
 
 /* Where nothing can be written: what is preinstalled will do when it is the same version. */
@@ -193,16 +195,12 @@ int binary_install(const char *bin_source, const char *bin_dir, struct binary_se
 	if (is_equal && binary_try(target_path, error) < 0)
 		return -1;
 	if (!is_equal) {
-		struct error problem = { 0 };
-		is_written = true;
-		if (write_binary(source, bin_dir, directory, &problem) < 0) {
-			if (!cannot_be_written(problem.number))
-				return error_say(error, problem.number, "cannot install the plugin in %s: %s", bin_dir,
-						 problem.message);
-			if (accept_preinstalled(source_path, target_path, bin_dir, error) < 0)
-				return -1;
-			is_written = false;
-		}
+		int result = write_binary(source, bin_dir, directory, error);
+		if (result < 0)
+			return error_wrap(error, "cannot install the plugin in %s", bin_dir);
+		if (result == 1 && accept_preinstalled(source_path, target_path, bin_dir, error) < 0)
+			return -1;
+		is_written = result == 0;
 	}
 	if (fstatat(directory, HOST_PLUGIN_NAME, &seen->target, 0) == 0) {
 		seen->source = source_status;

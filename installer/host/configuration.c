@@ -17,6 +17,7 @@
 #include "ambient/json.h"
 #include "installer/host/configuration_file.h"
 #include "installer/host/conflist.h"
+#include "installer/host/replace.h"
 #include "installer/host/runtime_order.h"
 
 #define ISTIO_KUBECONFIG "ZZZ-istio-cni-kubeconfig"
@@ -448,6 +449,8 @@ int configuration_converge(const struct host_options *options, bool may_write, b
 	if (directory < 0)
 		return error_set(error, errno, "cannot open the configuration directory %s", options->conf_dir);
 	look.directory = directory;
+	if (may_write)
+		replacement_sweep(directory);
 	if (runtime_directory_read(options->conf_dir, error, &look.files) < 0)
 		return -1;
 	int result = converge(&look, &problem);

@@ -61,12 +61,13 @@ struct host {
 	struct event *readable, *timer;
 
 	struct binary_seen seen;
-	char binary_reason[HOST_REASON_MAX]; /* of the last attempt */
+	char binary_reason[HOST_REASON_MAX], configuration_reason[HOST_REASON_MAX]; /* of the last attempts */
 	struct bucket binary_bucket, configuration_bucket;
 	long binary_retry_at, binary_retry_pause;
 	long configuration_retry_at, configuration_retry_pause;
 	long unready_since; /* 0: not */
 	long withdrawn_since;
+	bool is_outrun;		   /* somebody wrote at the same moment */
 	bool was_right;		   /* the last look found the configuration as it should be */
 	long undone[FIGHT_UNDONE]; /* when somebody undid our work, a ring */
 	size_t undone_next;
@@ -252,7 +253,9 @@ static void look_at_binary(struct host *host, struct error *ret_problem)
 	const struct host_options *options = &host->options;
 	char message[HOST_REASON_MAX];
 	bool is_written = false;
-	if (!state->binary_ready && host->binary_retry_at > now()) {
+	long wait = host->binary_retry_at - now();
+	if (!state->binary_ready && wait > 0) {
+		look_again_in(host, wait + 1);
 		error_say(ret_problem, 0, "%s", host->binary_reason);
 		return;
 	}
@@ -324,7 +327,8 @@ static void look_at_configuration(struct host *host, struct configuration_report
 	struct host_state *state = &host->state;
 	struct error problem = { 0 };
 	long time = now();
-	bool has_means = has_token(&host->configuration_bucket) && host->configuration_retry_at <= time;
+	long wait = host->configuration_retry_at - time;
+	bool has_means = has_token(&host->configuration_bucket) && wait <= 0;
 	/* A configuration never names a plugin that is not there. */
 	bool may_write = has_means && state->binary_ready;
 	bool may_withdraw = !host->timer || (host->withdrawn_since != 0 && time - host->withdrawn_since >= WITHDRAW_AFTER);
@@ -346,16 +350,22 @@ static void look_at_configuration(struct host *host, struct configuration_report
 		state->results[HOST_FILE_CONFIGURATION][HOST_RESULT_WRITTEN]++;
 	if (result < 0) {
 		state->results[HOST_FILE_CONFIGURATION][HOST_RESULT_FAILED]++;
+		snprintf(host->configuration_reason, sizeof host->configuration_reason, "%s", problem.message);
 		snprintf(report->reason, sizeof report->reason, "%s", problem.message);
 		retry_later(host, &host->configuration_retry_at, &host->configuration_retry_pause);
 		tell(host, LOG_LEVEL_WARN, "ConfigurationFailed", problem.message);
 	} else if (may_write) {
 		host->configuration_retry_at = host->configuration_retry_pause = 0;
 	}
-	if (report->is_pending && state->binary_ready) {
+	if (report->is_pending && wait > 0) {
+		/* What failed is still the reason. */
+		snprintf(report->reason, sizeof report->reason, "%s", host->configuration_reason);
+		look_again_in(host, wait + 1);
+	} else if (report->is_pending && state->binary_ready) {
 		state->results[HOST_FILE_CONFIGURATION][HOST_RESULT_DEFERRED]++;
 		look_again_in(host, REFILL);
 	}
+	host->is_outrun = report->is_outrun;
 	if (report->is_outrun)
 		look_again_in(host, BURST);
 	tell_report(host, report);
@@ -534,8 +544,8 @@ int host_install_once(const struct host_options *options, const struct host_call
 	struct host *host = make(options, callbacks, data, error);
 	if (!host)
 		return -1;
-	/* A second look finds what was outrun by somebody who wrote at the same moment. */
-	for (int i = 0; i < 5 && !host->state.ready; i++)
+	/* Somebody who wrote at the same moment: again, with what they wrote. */
+	for (int i = 0; i < 5 && (i == 0 || host->is_outrun); i++)
 		look(host);
 	*ret_state = host->state;
 	host_free(host);
