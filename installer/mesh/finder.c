@@ -11,6 +11,8 @@
  * that is `pod`UID or ends in `-pod`UID, before .slice or a colon. The first such component counts: what stands below it the
  * pod may have made itself, and a name there must not make one pod's process another's.
  *
+ * Of the namespaces of a pod's processes only the oldest few are kept, so that nobody can use up our descriptors.
+ *
  * A process is looked at through one descriptor of its /proc folder: a number that is used again in between is not mixed up. */
 #include "installer/mesh/finder.h"
 
@@ -36,6 +38,9 @@
 #define CGROUP_FILE_MAX 16384 /* v1 has a dozen lines; a longer file is of a process that plays tricks */
 #define STAT_FILE_MAX 1024
 #define STAT_START_TIME 22 /* proc(5): the field's number */
+
+/* A pod's processes may make namespaces without number; the sandbox's own is among the oldest. */
+#define CANDIDATES_PER_WISH 8
 
 static void cleanup_closedirp(DIR **directory)
 {
@@ -162,7 +167,16 @@ static size_t file_uid(const char *text, const char **ret_uid)
 	return found;
 }
 
-/* Reads a small file of a process; false: it vanished, or is not for us, or is longer than `size` - 1. */
+/* A process that can't be looked at: it is gone, or not for us to see, which is no error; but a lack of descriptors or memory
+ * is. */
+static int pass_over(int number, struct error *error)
+{
+	if (number != EMFILE && number != ENFILE && number != ENOMEM)
+		return 0;
+	return error_set(error, number, "cannot look for pods' network namespaces");
+}
+
+/* Reads a small file of a process; false, with errno: it vanished, or is not for us, or is longer than `size` - 1. */
 static bool read_file(int directory, const char *name, char *buffer, size_t size)
 {
 	cleanup_close int fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
@@ -178,8 +192,10 @@ static bool read_file(int directory, const char *name, char *buffer, size_t size
 		if (part == 0)
 			break;
 		length += (size_t)part;
-		if (length == size - 1)
+		if (length == size - 1) {
+			errno = EFBIG;
 			return false;
+		}
 	}
 	buffer[length] = '\0';
 	return true;
@@ -196,8 +212,10 @@ static bool read_start_time(int directory, unsigned long long *ret_time)
 		field = strchr(field, ' ');
 		field = field ? field + 1 : NULL;
 	}
-	if (!field || !isdigit((unsigned char)*field))
+	if (!field || !isdigit((unsigned char)*field)) {
+		errno = EINVAL;
 		return false;
+	}
 	errno = 0;
 	*ret_time = strtoull(field, NULL, 10);
 	return errno == 0;
@@ -212,13 +230,29 @@ static struct candidate *find_candidate(struct scan *scan, size_t wish, const st
 	return NULL;
 }
 
+/* The youngest candidate of a wish that has as many as are kept; NULL: there is room for one more. */
+static struct candidate *find_youngest(struct scan *scan, size_t wish)
+{
+	struct candidate *youngest = NULL;
+	size_t count = 0;
+	for (size_t i = 0; i < scan->candidates_count; i++) {
+		struct candidate *candidate = &scan->candidates[i];
+		if (candidate->wish != wish)
+			continue;
+		count++;
+		if (!youngest || candidate->start_time > youngest->start_time)
+			youngest = candidate;
+	}
+	return count >= CANDIDATES_PER_WISH ? youngest : NULL;
+}
+
 /* A process of the wish's pod. -1: no memory. */
 static int look_at_namespace(struct scan *scan, size_t wish, int directory, struct error *error)
 {
 	struct stat status;
 	unsigned long long start_time;
 	if (fstatat(directory, "ns/net", &status, 0) < 0 || !read_start_time(directory, &start_time))
-		return 0;
+		return pass_over(errno, error);
 	struct netns_id id = { .device = status.st_dev, .inode = status.st_ino };
 	if (id.device == scan->host->device && id.inode == scan->host->inode) {
 		/* conmon runs in the pod's cgroup and the host's namespace. */
@@ -232,20 +266,30 @@ static int look_at_namespace(struct scan *scan, size_t wish, int directory, stru
 			candidate->start_time = start_time;
 		return 0;
 	}
+	struct candidate *youngest = find_youngest(scan, wish);
+	if (youngest && youngest->start_time <= start_time)
+		return 0;
 	cleanup_close int netns = openat(directory, "ns/net", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct netns_id opened;
-	if (netns < 0 || netns_check(netns, NULL) < 0 || netns_identify(netns, NULL, &opened) < 0)
+	if (netns < 0)
+		return pass_over(errno, error);
+	if (netns_check(netns, NULL) < 0 || netns_identify(netns, NULL, &opened) < 0)
 		return 0;
 	/* The process may have gone elsewhere between the two looks: what is open counts. */
 	if (opened.device != id.device || opened.inode != id.inode)
 		return 0;
+	scan->wishes[wish].result = FINDER_NO_ADDRESS;
+	if (youngest) {
+		close(youngest->netns);
+		*youngest = (struct candidate){ .wish = wish, .id = id, .netns = steal_fd(&netns), .start_time = start_time };
+		return 0;
+	}
 	candidate = reallocarray(scan->candidates, scan->candidates_count + 1, sizeof *candidate);
 	if (!candidate)
 		return error_set(error, ENOMEM, "cannot look for pods' network namespaces");
 	scan->candidates = candidate;
 	scan->candidates[scan->candidates_count++] =
 		(struct candidate){ .wish = wish, .id = id, .netns = steal_fd(&netns), .start_time = start_time };
-	scan->wishes[wish].result = FINDER_NO_ADDRESS;
 	return 0;
 }
 
@@ -255,7 +299,7 @@ static int look_at_process(struct scan *scan, int proc, const char *number, stru
 	cleanup_close int directory = openat(proc, number, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	const char *uid = NULL;
 	if (directory < 0 || !read_file(directory, "cgroup", text, sizeof text))
-		return 0;
+		return pass_over(errno, error);
 	size_t length = file_uid(text, &uid);
 	if (length == 0 || length > UID_MAX)
 		return 0;

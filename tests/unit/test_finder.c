@@ -1,6 +1,7 @@
 /* Finding pods' namespaces: a /proc made of files, with every layout of cgroups, and a real process in a real cgroup. */
 #include "tests/unit/cmocka_headers.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -290,6 +292,60 @@ static void the_oldest_process_decides(void **state __attribute__((unused)))
 	assert_int_equal(id.inode, world.pod_b_id.inode);
 }
 
+static int count_descriptors(void)
+{
+	int count = 0;
+	DIR *directory = opendir("/proc/self/fd");
+	assert_non_null(directory);
+	while (readdir(directory))
+		count++;
+	closedir(directory);
+	return count;
+}
+
+/* A pod whose processes make namespaces without number: neither descriptors nor the pod's own namespace are lost. */
+static void many_namespaces_of_one_pod(void **state __attribute__((unused)))
+{
+	int namespaces[40];
+	for (int i = 0; i < 40; i++) {
+		cleanup_close int home = open_host();
+		assert_int_equal(unshare(CLONE_NEWNET), 0);
+		namespaces[i] = open_host();
+		assert_int_equal(setns(home, CLONE_NEWNET), 0);
+		add_process(100 + i, IN_POD_A, namespaces[i], 1000 + (unsigned int)(i * 7) % 40);
+	}
+	add_process(99, IN_POD_A, world.pod_a, 900);
+	add_process(999, IN_POD_B, world.pod_b, 900);
+	int before = count_descriptors();
+	assert_found(UID_A, &world.address_a, &world.pod_a_id);
+	assert_found(UID_B, &world.address_b, &world.pod_b_id);
+	assert_int_equal(count_descriptors(), before);
+
+	/* With few descriptors left it still works; with none it says so. */
+	struct rlimit old, limit;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	limit = old;
+	limit.rlim_cur = (rlim_t)before + 16;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	struct netns_id id;
+	enum finder_result result = find(UID_A, &world.address_a, 1, &id);
+	struct error error = { 0 };
+	struct finder_wish wish = { .uid = UID_A, .addresses = &world.address_a, .addresses_count = 1 };
+	int lowest = dup(0);
+	close(lowest);
+	limit.rlim_cur = (rlim_t)lowest + 2; /* the folder and a process's, no file of it */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	int scanned = finder_scan(world.proc, &world.host, &wish, 1, &error);
+	setrlimit(RLIMIT_NOFILE, &old);
+	assert_int_equal(result, FINDER_FOUND);
+	assert_int_equal(scanned, -1);
+	assert_int_equal(error.number, EMFILE);
+	assert_int_equal(wish.netns, -1);
+	assert_int_equal(count_descriptors(), before);
+	for (int i = 0; i < 40; i++)
+		close(namespaces[i]);
+}
+
 static void without_an_address_nothing_is_proven(void **state __attribute__((unused)))
 {
 	struct netns_id id;
@@ -478,6 +534,7 @@ int main(void)
 		TEST(the_hosts_namespace_is_no_pods),
 		TEST(a_stranger_in_the_cgroup_is_not_taken),
 		TEST(the_oldest_process_decides),
+		TEST(many_namespaces_of_one_pod),
 		TEST(without_an_address_nothing_is_proven),
 		TEST(processes_that_vanish_or_are_hidden),
 		TEST(a_proc_that_can_not_be_read),
