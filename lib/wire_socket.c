@@ -93,7 +93,8 @@ int wire_receive(int socket, struct error *error, struct wire_message *ret_messa
 	if (received == 0)
 		return error_say(error, ECONNRESET, "the other side closed the connection");
 	if ((packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || received > WIRE_PACKET_MAX)
-		return error_say(error, EPROTO, "a message is larger than %d bytes or carries too many descriptors", WIRE_PACKET_MAX);
+		return error_say(error, EPROTO, "a message is larger than %d bytes or carries too many descriptors",
+				 WIRE_PACKET_MAX);
 
 	if (wire_decode(text, (size_t)received, error, &message) < 0) {
 		if (error && error->number == 0)
@@ -102,9 +103,9 @@ int wire_receive(int socket, struct error *error, struct wire_message *ret_messa
 	}
 	if (count > 1 || (count == 1 && !carries_descriptor(message.kind)) || (count == 0 && message.kind == WIRE_ADD))
 		return error_say(error, EPROTO, "a message carries %zu descriptors, expected %s", count,
-				 message.kind == WIRE_ADD   ? "one" :
-				 message.kind == WIRE_DEL ? "at most one" :
-							      "none");
+				 message.kind == WIRE_ADD   ? "one"
+				 : message.kind == WIRE_DEL ? "at most one"
+							    : "none");
 	if (count == 1 && (netns_check(descriptor, error) < 0 || netns_refuse_own(descriptor, error) < 0))
 		return error_wrap(error, "the descriptor that came with a message can't be used");
 	*ret_message = message;
@@ -131,7 +132,8 @@ static int check_peer(int socket, struct error *error)
 	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
 		return error_set(error, errno, "cannot tell who the peer is");
 	if (peer.uid != 0)
-		return error_say(error, EPERM, "the peer (pid %d) has uid %u, only root may talk here", (int)peer.pid, peer.uid);
+		return error_say(error, EPERM, "the peer (pid %d) has uid %u, only root may talk here", (int)peer.pid,
+				 peer.uid);
 	return 0;
 }
 

@@ -76,8 +76,8 @@ enum cni_code verb_add(struct call *call, struct error *error, cJSON **ret_resul
 		return CNI_DECODING_FAILURE;
 	if (call_open_netns(call, error, &netns, &code) < 0)
 		return code;
-	code = call->config.enrollment == ENROLLMENT_ALWAYS ? add_always(call, result, netns, error) :
-							      add_with_installer(call, result, netns, error);
+	code = call->config.enrollment == ENROLLMENT_ALWAYS ? add_always(call, result, netns, error)
+							    : add_with_installer(call, result, netns, error);
 	if (code == CNI_OK)
 		*ret_result = steal_pointer(result);
 	return code;

@@ -21,7 +21,8 @@ void call_remark(struct call *call, enum log_level level, const char *format, ..
 	if (level < call->config.log_level)
 		return;
 	size_t used = strlen(call->remarks);
-	snprintf(call->remarks + used, sizeof call->remarks - used, "%s%s: %s", used ? "\n" : "", log_level_name(level), message);
+	snprintf(call->remarks + used, sizeof call->remarks - used, "%s%s: %s", used ? "\n" : "", log_level_name(level),
+		 message);
 }
 
 static int copy_text(const char *text, struct error *error, char **ret_copy)
@@ -41,8 +42,7 @@ static bool is_of_pod(const cJSON *result, const cJSON *ip)
 	const cJSON *index = cJSON_GetObjectItemCaseSensitive(ip, "interface");
 	if (!cJSON_IsNumber(index) || index->valueint < 0)
 		return true;
-	const cJSON *interface =
-		cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(result, "interfaces"), index->valueint);
+	const cJSON *interface = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(result, "interfaces"), index->valueint);
 	const cJSON *sandbox = cJSON_GetObjectItemCaseSensitive(interface, "sandbox");
 	return !interface || (cJSON_IsString(sandbox) && sandbox->valuestring[0] != '\0');
 }
@@ -53,8 +53,7 @@ static int copy_addresses(const cJSON *result, struct error *error, struct attac
 	attachment->addresses = calloc(ATTACHMENT_ADDRESSES_MAX, sizeof *attachment->addresses);
 	if (!attachment->addresses)
 		return error_set(error, ENOMEM, "cannot describe the attachment");
-	cJSON_ArrayForEach(ip, ips)
-	{
+	cJSON_ArrayForEach (ip, ips) {
 		if (!is_of_pod(result, ip))
 			continue;
 		if (attachment->addresses_count == ATTACHMENT_ADDRESSES_MAX)
@@ -101,15 +100,15 @@ int call_open_netns(const struct call *call, struct error *error, int *ret_netns
 	cleanup_close int netns = -1;
 	struct error problem = { 0 };
 	if (netns_open(call->netns_path, &problem, &netns) < 0) {
-		*ret_code = problem.number == ENOENT || problem.number == EINVAL || problem.number == ENOTDIR ?
-				    CNI_INVALID_ENVIRONMENT :
-				    CNI_IO_FAILURE;
+		*ret_code = problem.number == ENOENT || problem.number == EINVAL || problem.number == ENOTDIR
+				    ? CNI_INVALID_ENVIRONMENT
+				    : CNI_IO_FAILURE;
 		return error_set(error, 0, "CNI_NETNS: %s", problem.message);
 	}
 	if (netns_refuse_own(netns, &problem) < 0) {
 		*ret_code = problem.number == EPERM ? CNI_INVALID_NAMESPACE : CNI_IO_FAILURE;
-		return error_set(error, 0, "CNI_NETNS=%s: %s; a pod in the host's network is never redirected", call->netns_path,
-				 problem.message);
+		return error_set(error, 0, "CNI_NETNS=%s: %s; a pod in the host's network is never redirected",
+				 call->netns_path, problem.message);
 	}
 	*ret_netns = steal_fd(&netns);
 	return 0;

@@ -17,8 +17,8 @@ struct call {
 /* Logs a line here, and keeps it for the installer. */
 void call_remark(struct call *call, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Fills in the attachment that this call is about: names from CNI_ARGS, addresses from `result` (a converted one, or NULL), and,
- * where `netns` is a descriptor, the namespace's identity. `ret_code` is the CNI code that fits the outcome. */
+/* Fills in the attachment that this call is about: names from CNI_ARGS, addresses from `result` (a converted one, or NULL),
+ * and, where `netns` is a descriptor, the namespace's identity. `ret_code` is the CNI code that fits the outcome. */
 int call_describe(const struct call *call, const cJSON *result, int netns, struct error *error,
 		  struct attachment *ret_attachment, enum cni_code *ret_code);
 

@@ -1,4 +1,5 @@
-/* Reading the network configuration. See config.h. A key of ours with a wrong type is an error; keys that others add are none. */
+/* Reading the network configuration. See config.h. A key of ours with a wrong type is an error; keys that others add are none.
+ */
 #include "plugin/config.h"
 
 #include <ctype.h>
@@ -42,9 +43,10 @@ static int check_name(const char *name, struct error *error)
 		return error_set(error, 0, "name: expected the network's name, found nothing");
 	for (const char *c = name; *c; c++)
 		if (!isalnum((unsigned char)*c) && (c == name || !strchr("_.-", *c)))
-			return error_set(error, 0,
-					 "name: expected letters, digits, '_', '.' and '-', a letter or digit first, found \"%.64s\"",
-					 name);
+			return error_set(
+				error, 0,
+				"name: expected letters, digits, '_', '.' and '-', a letter or digit first, found \"%.64s\"",
+				name);
 	return 0;
 }
 
@@ -52,8 +54,7 @@ static int check_strings(const cJSON *array, const char *key, struct error *erro
 {
 	size_t index = 0;
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, array)
-	{
+	cJSON_ArrayForEach (entry, array) {
 		if (!cJSON_IsString(entry))
 			return error_set(error, 0, "%s[%zu]: expected a string, found %s", key, index, json_type_name(entry));
 		index++;
@@ -65,11 +66,12 @@ static int check_valid_attachments(const cJSON *array, struct error *error)
 {
 	size_t index = 0;
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, array)
-	{
+	cJSON_ArrayForEach (entry, array) {
 		if (!cJSON_IsString(cJSON_GetObjectItemCaseSensitive(entry, "containerID")) ||
 		    !cJSON_IsString(cJSON_GetObjectItemCaseSensitive(entry, "ifname")))
-			return error_set(error, 0, "cni.dev/valid-attachments[%zu]: expected an object with containerID and ifname", index);
+			return error_set(error, 0,
+					 "cni.dev/valid-attachments[%zu]: expected an object with containerID and ifname",
+					 index);
 		index++;
 	}
 	return 0;
@@ -110,8 +112,7 @@ int plugin_config_read(const cJSON *json, struct error *error, struct plugin_con
 	    json_get_string(json, "logLevel", "", error, &level) < 0 ||
 	    json_get_string(json, "logFile", "", error, &config.log_file) < 0 ||
 	    json_get_array(json, "cni.dev/valid-attachments", "", error, &config.valid_attachments) < 0 ||
-	    check_valid_attachments(config.valid_attachments, error) < 0 ||
-	    read_redirect(json, is_always, error, &config) < 0)
+	    check_valid_attachments(config.valid_attachments, error) < 0 || read_redirect(json, is_always, error, &config) < 0)
 		return -1;
 	if (check_name(config.name, error) < 0)
 		return -1;
@@ -144,8 +145,7 @@ bool plugin_config_excludes(const struct plugin_config *config, const char *name
 	if (!config->exclude_namespaces)
 		return strcmp(namespace_name, "kube-system") == 0;
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, config->exclude_namespaces)
-	{
+	cJSON_ArrayForEach (entry, config->exclude_namespaces) {
 		if (strcmp(entry->valuestring, namespace_name) == 0)
 			return true;
 	}

@@ -28,8 +28,8 @@ struct plugin_config {
 	enum log_level log_level;
 	const char *log_file; /* empty: none */
 	struct redirect redirect;
-	const cJSON *previous_result;	 /* NULL: none; not looked into, whatever it is */
-	const cJSON *valid_attachments;	 /* GC; NULL: not given */
+	const cJSON *previous_result;	/* NULL: none; not looked into, whatever it is */
+	const cJSON *valid_attachments; /* GC; NULL: not given */
 };
 
 /* Reads everything but cniVersion, which plugin_config_version reads first. An error is one of code 7. */

@@ -1,8 +1,8 @@
 /* Asking the node agent. See installer_client.h.
  *
- * A socket that is not there, or refuses, is decided at once: nobody is waited for who may never come. A connection that is lost
- * in the middle (the agent restarts) is made again until timeoutSeconds have passed; then, and on every refusal, the rules that
- * this call put in are taken away again and the runtime tries later. */
+ * A socket that is not there, or refuses, is decided at once: nobody is waited for who may never come. A connection that is
+ * lost in the middle (the agent restarts) is made again until timeoutSeconds have passed; then, and on every refusal, the rules
+ * that this call put in are taken away again and the runtime tries later. */
 #include "plugin/installer_client.h"
 
 #include <errno.h>
@@ -23,19 +23,19 @@
 
 /* One ADD's conversation. `outcome` of a round. */
 enum outcome {
-	OUTCOME_DONE,	/* the pod may start, in the mesh */
+	OUTCOME_DONE,	 /* the pod may start, in the mesh */
 	OUTCOME_OUTSIDE, /* the pod may start, outside */
-	OUTCOME_FAILED, /* with code and error */
-	OUTCOME_AWAY,	/* nobody is there */
-	OUTCOME_LOST,	/* the connection was lost in the middle */
+	OUTCOME_FAILED,	 /* with code and error */
+	OUTCOME_AWAY,	 /* nobody is there */
+	OUTCOME_LOST,	 /* the connection was lost in the middle */
 };
 
 struct conversation {
 	struct call *call;
 	const struct attachment *attachment;
 	int netns;
-	long deadline; /* milliseconds of CLOCK_MONOTONIC */
-	bool is_applied; /* rules are in the namespace */
+	long deadline;	  /* milliseconds of CLOCK_MONOTONIC */
+	bool is_applied;  /* rules are in the namespace */
 	bool is_answered; /* the agent was there and said no, or the kernel did: no silence */
 	enum cni_code code;
 };
@@ -78,7 +78,8 @@ static bool is_nobody(int number)
 }
 
 /* Sends with the log lines that have gathered. */
-static int send_with_remarks(struct call *call, int connection, struct wire_message *message, int descriptor, struct error *error)
+static int send_with_remarks(struct call *call, int connection, struct wire_message *message, int descriptor,
+			     struct error *error)
 {
 	message->log = call->remarks[0] ? call->remarks : NULL;
 	int result = wire_send(connection, message, descriptor, error);
@@ -96,14 +97,15 @@ static enum outcome broken(struct conversation *conversation, const struct error
 	if (problem->number == EAGAIN) {
 		conversation->code = CNI_TRY_AGAIN_LATER;
 		error_set(error, 0,
-			  "the node agent (ambient-installer) did not answer within %ld s (timeoutSeconds); the runtime will try again; see "
+			  "the node agent (ambient-installer) did not answer within %ld s (timeoutSeconds); the runtime will "
+			  "try again; see "
 			  "its log",
 			  conversation->call->config.timeout_seconds);
 	} else {
 		bool is_permission = problem->number == EPERM || problem->number == EACCES;
-		conversation->code = problem->number == ENAMETOOLONG ? CNI_INVALID_CONFIGURATION :
-				     is_permission		      ? CNI_IO_FAILURE :
-									CNI_TRY_AGAIN_LATER;
+		conversation->code = problem->number == ENAMETOOLONG ? CNI_INVALID_CONFIGURATION
+				     : is_permission		     ? CNI_IO_FAILURE
+								     : CNI_TRY_AGAIN_LATER;
 		error_set(error, 0, "cannot talk to the node agent (ambient-installer): %s", problem->message);
 	}
 	return OUTCOME_FAILED;
@@ -129,7 +131,8 @@ static enum outcome refused(struct conversation *conversation, const struct wire
 }
 
 /* Applies what was decided, reports it and waits for the result. */
-static enum outcome follow(struct conversation *conversation, int connection, const struct redirect *redirect, struct error *error)
+static enum outcome follow(struct conversation *conversation, int connection, const struct redirect *redirect,
+			   struct error *error)
 {
 	struct error problem = { 0 }, apply_problem = { 0 };
 	struct wire_message report = { .kind = WIRE_REPORT };
@@ -216,7 +219,8 @@ static bool may_start(struct call *call, const struct attachment *attachment, st
 	else if (error_is_set(&problem))
 		why = problem.message;
 	error_set(error, 0,
-		  "pod %s/%s has to wait: the node agent (ambient-installer) is not running on this node, and %s; see kubectl get pods -n %s "
+		  "pod %s/%s has to wait: the node agent (ambient-installer) is not running on this node, and %s; see kubectl "
+		  "get pods -n %s "
 		  "-l k8s-app=istio-cni-node; the runtime will try again",
 		  attachment->pod_namespace, attachment->pod_name, why, config->installer_namespace);
 	return false;
@@ -249,17 +253,20 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 		conversation.code = CNI_TRY_AGAIN_LATER;
 		/* Where it never was there, may_start has said why the pod waits. */
 		error_say(error, 0,
-			  "the node agent (ambient-installer) closed the connection and was not back within %ld s (timeoutSeconds); "
+			  "the node agent (ambient-installer) closed the connection and was not back within %ld s "
+			  "(timeoutSeconds); "
 			  "the runtime will try again",
 			  call->config.timeout_seconds);
 	}
 	if (outcome == OUTCOME_DONE)
 		return CNI_OK;
 
-	/* Without an answer that puts it there, nothing of ours stays: what this call did goes, and what one that was killed left. */
+	/* Without an answer that puts it there, nothing of ours stays: what this call did goes, and what one that was killed
+	 * left. */
 	struct error problem = { 0 };
-	bool took_back = (conversation.is_applied && outcome != OUTCOME_OUTSIDE ? sandbox_release(call, netns, &problem) :
-										  sandbox_remove_leftovers(call, netns, &problem)) == 0;
+	bool took_back =
+		(conversation.is_applied && outcome != OUTCOME_OUTSIDE ? sandbox_release(call, netns, &problem)
+								       : sandbox_remove_leftovers(call, netns, &problem)) == 0;
 	if (outcome != OUTCOME_OUTSIDE) {
 		if (!took_back)
 			log_write(&call->log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
@@ -304,8 +311,7 @@ void installer_gc(struct call *call)
 	const cJSON *entry;
 	if (!valid)
 		return;
-	cJSON_ArrayForEach(entry, call->config.valid_attachments)
-	{
+	cJSON_ArrayForEach (entry, call->config.valid_attachments) {
 		valid[request.valid_count++] = (struct wire_valid_attachment){
 			.container_id = cJSON_GetObjectItemCaseSensitive(entry, "containerID")->valuestring,
 			.interface = cJSON_GetObjectItemCaseSensitive(entry, "ifname")->valuestring,

@@ -22,8 +22,8 @@ static const struct verb {
 	enum cni_version since;
 	bool needs_container, needs_netns;
 } verbs[] = {
-	{ "ADD", CNI_0_3_0, true, true },   { "DEL", CNI_0_3_0, true, false },	 { "CHECK", CNI_0_4_0, true, true },
-	{ "GC", CNI_1_1_0, false, false },  { "STATUS", CNI_1_1_0, false, false },
+	{ "ADD", CNI_0_3_0, true, true },  { "DEL", CNI_0_3_0, true, false },	  { "CHECK", CNI_0_4_0, true, true },
+	{ "GC", CNI_1_1_0, false, false }, { "STATUS", CNI_1_1_0, false, false },
 };
 
 static bool write_all(const char *text)
@@ -65,7 +65,8 @@ static int read_configuration(struct error *error, char **ret_text, size_t *ret_
 	while (text) {
 		if (length == capacity) {
 			if (capacity > CONFIGURATION_MAX)
-				return error_set(error, 0, "the network configuration on standard input is larger than %d bytes",
+				return error_set(error, 0,
+						 "the network configuration on standard input is larger than %d bytes",
 						 CONFIGURATION_MAX);
 			capacity *= 4;
 			char *grown = realloc(text, capacity);
@@ -140,7 +141,8 @@ static void open_log(struct call *call)
 	/* O_NONBLOCK: a FIFO that nobody reads must not hold us. */
 	int fd = open(call->config.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd < 0)
-		log_write(&call->log, LOG_LEVEL_WARN, NULL, "cannot open logFile %s: %s", call->config.log_file, strerror(errno));
+		log_write(&call->log, LOG_LEVEL_WARN, NULL, "cannot open logFile %s: %s", call->config.log_file,
+			  strerror(errno));
 	else
 		call->log.fd = fd;
 }
@@ -187,8 +189,8 @@ static int run(const struct verb *verb)
 	if (plugin_config_version(json, &error, &version, &code) < 0)
 		return fail(version, code, error.message);
 	if (version < verb->since) {
-		error_set(&error, 0, "CNI_COMMAND=%s: a configuration of version %s does not have it, only from %s on", verb->name,
-			  cni_version_name(version), cni_version_name(verb->since));
+		error_set(&error, 0, "CNI_COMMAND=%s: a configuration of version %s does not have it, only from %s on",
+			  verb->name, cni_version_name(version), cni_version_name(verb->since));
 		return fail(version, CNI_INCOMPATIBLE_VERSION, error.message);
 	}
 	if (read_environment(verb, &call, &error) < 0)
@@ -218,7 +220,9 @@ int main(void)
 		if (strcmp(verbs[i].name, command) == 0)
 			return run(&verbs[i]);
 	if (!command) {
-		fputs("ambient-cni " AMBIENT_VERSION ": a CNI plugin, called by a container runtime (see the CNI specification)\n", stderr);
+		fputs("ambient-cni " AMBIENT_VERSION
+		      ": a CNI plugin, called by a container runtime (see the CNI specification)\n",
+		      stderr);
 		return fail(CNI_VERSION_CURRENT, CNI_INVALID_ENVIRONMENT, "CNI_COMMAND is missing");
 	}
 	struct error error = { 0 };

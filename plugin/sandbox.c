@@ -64,7 +64,8 @@ static int look_for_other(void *data, struct attachment *attachment, struct erro
 	    strcmp(attachment->interface, search->interface) == 0)
 		return 0;
 	/* One whose namespace has gone, and whose inode was given out again, stands for nothing. */
-	cleanup_close int still_there = attachment->netns_path ? open_by_path(attachment->netns_path, &search->netns, NULL) : -1;
+	cleanup_close int still_there =
+		attachment->netns_path ? open_by_path(attachment->netns_path, &search->netns, NULL) : -1;
 	search->found = still_there >= 0 || !attachment->netns_path;
 	return 0;
 }

@@ -15,7 +15,8 @@ int sandbox_release(struct call *call, int netns, struct error *error);
 /* The same for a remembered attachment that the call did not name (GC). */
 int sandbox_release_remembered(struct call *call, const struct attachment *attachment, struct error *error);
 
-/* Removes what a killed ADD left in a namespace that is not to be redirected (any more): rules that no attachment stands for. */
+/* Removes what a killed ADD left in a namespace that is not to be redirected (any more): rules that no attachment stands for.
+ */
 int sandbox_remove_leftovers(struct call *call, int netns, struct error *error);
 
 #endif

@@ -19,7 +19,8 @@ enum cni_code verb_del(struct call *call, struct error *error)
 	cleanup_attachment struct attachment remembered = { 0 }, described = { 0 };
 	bool is_remembered = false;
 	struct error problem = { 0 };
-	if (attachment_read(call->config.run_dir, call->container_id, call->interface, &problem, &remembered, &is_remembered) < 0)
+	if (attachment_read(call->config.run_dir, call->container_id, call->interface, &problem, &remembered, &is_remembered) <
+	    0)
 		call_remark(call, LOG_LEVEL_WARN, "%s", problem.message);
 
 	sandbox_open(call, is_remembered ? &remembered : NULL, &netns);
@@ -58,15 +59,15 @@ enum cni_code verb_check(struct call *call, struct error *error)
 		return CNI_IO_FAILURE;
 	if (difference.text[0] == '\0')
 		return CNI_OK;
-	error_set(error, 0, "the redirection of container %s is not what it should be: %s", call->container_id, difference.text);
+	error_set(error, 0, "the redirection of container %s is not what it should be: %s", call->container_id,
+		  difference.text);
 	return CNI_DIFFERENCE;
 }
 
 static bool is_valid(const struct call *call, const struct attachment *attachment)
 {
 	const cJSON *entry;
-	cJSON_ArrayForEach(entry, call->config.valid_attachments)
-	{
+	cJSON_ArrayForEach (entry, call->config.valid_attachments) {
 		const char *container_id = cJSON_GetObjectItemCaseSensitive(entry, "containerID")->valuestring;
 		const char *interface = cJSON_GetObjectItemCaseSensitive(entry, "ifname")->valuestring;
 		if (strcmp(container_id, attachment->container_id) == 0 && strcmp(interface, attachment->interface) == 0)
@@ -86,8 +87,8 @@ static int collect_one(void *data, struct attachment *attachment, struct error *
 	if (sandbox_release_remembered(call, attachment, &problem) < 0)
 		call_remark(call, LOG_LEVEL_WARN, "cannot collect container %s: %s", attachment->container_id, problem.message);
 	else
-		call_remark(call, LOG_LEVEL_INFO, "collected container %s, interface %s: no runtime knows it", attachment->container_id,
-			    attachment->interface);
+		call_remark(call, LOG_LEVEL_INFO, "collected container %s, interface %s: no runtime knows it",
+			    attachment->container_id, attachment->interface);
 	return 0;
 }
 

@@ -19,12 +19,12 @@ struct attachment {
 	char *network;	    /* the network configuration's name */
 	char *container_id; /* as CNI allows: [a-zA-Z0-9][a-zA-Z0-9_.-]* */
 	char *interface;
-	char *netns_path;	  /* NULL: not known */
-	struct netns_id netns;	  /* 0, 0: not known */
+	char *netns_path;			  /* NULL: not known */
+	struct netns_id netns;			  /* 0, 0: not known */
 	char *pod_namespace, *pod_name, *pod_uid; /* NULL: no pod, or not known */
-	char **addresses;	  /* text, of prevResult */
+	char **addresses;			  /* text, of prevResult */
 	size_t addresses_count;
-	bool is_enrolled;	  /* the redirect below is in force */
+	bool is_enrolled; /* the redirect below is in force */
 	struct redirect redirect;
 };
 

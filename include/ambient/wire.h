@@ -44,17 +44,18 @@ struct wire_valid_attachment {
 
 struct wire_message {
 	enum wire_kind kind;
-	int version, version_minimum;	 /* of the sender */
-	struct attachment attachment;	 /* add, del */
-	enum wire_verdict verdict;	 /* decision */
-	struct redirect redirect;	 /* decision redirect */
-	char *reason;			 /* decision: which label, annotation or setting decided */
-	int code;			 /* result: 0 done, else a code of the CNI specification */
-	char *message, *details;	 /* result: the CNI error's; report: message is why the rules are not in place, NULL: they are */
-	char *network;			 /* gc */
+	int version, version_minimum; /* of the sender */
+	struct attachment attachment; /* add, del */
+	enum wire_verdict verdict;    /* decision */
+	struct redirect redirect;     /* decision redirect */
+	char *reason;		      /* decision: which label, annotation or setting decided */
+	int code;		      /* result: 0 done, else a code of the CNI specification */
+	char *message,
+		*details; /* result: the CNI error's; report: message is why the rules are not in place, NULL: they are */
+	char *network;	  /* gc */
 	struct wire_valid_attachment *valid; /* gc */
 	size_t valid_count;
-	char *log;			 /* the plugin's log lines since its last packet, or NULL */
+	char *log; /* the plugin's log lines since its last packet, or NULL */
 };
 
 void wire_message_clear(struct wire_message *message);
@@ -69,8 +70,8 @@ int wire_decode(const char *text, size_t length, struct error *error, struct wir
 /* Sends one packet, with a descriptor unless it is -1. Never raises SIGPIPE. */
 int wire_send(int socket, const struct wire_message *message, int descriptor, struct error *error);
 
-/* Receives one packet. `ret_descriptor` is -1 unless one came. Error numbers: EAGAIN (nothing there, or the socket's time-out), ECONNRESET
- * (the peer closed), EPROTO (what came breaks the protocol). */
+/* Receives one packet. `ret_descriptor` is -1 unless one came. Error numbers: EAGAIN (nothing there, or the socket's time-out),
+ * ECONNRESET (the peer closed), EPROTO (what came breaks the protocol). */
 int wire_receive(int socket, struct error *error, struct wire_message *ret_message, int *ret_descriptor);
 
 /* Listens at `path`, replacing whatever socket stood there at once (a predecessor keeps what it accepted); CLOEXEC,

@@ -33,6 +33,8 @@ void *__libc_calloc(size_t count, size_t size); // NOLINT
 void *__libc_realloc(void *old, size_t size);	// NOLINT
 void __libc_free(void *memory);			// NOLINT
 
+// The C library's names of the arguments are reserved ones.
+// NOLINTBEGIN(readability-inconsistent-declaration-parameter-name)
 static bool fails(void)
 {
 	return is_counting && countdown > 0 && --countdown == 0;
@@ -86,6 +88,7 @@ void free(void *memory)
 	balance -= is_counting && memory;
 	__libc_free(memory);
 }
+// NOLINTEND(readability-inconsistent-declaration-parameter-name)
 #endif
 
 static const char *const configuration =

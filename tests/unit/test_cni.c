@@ -14,7 +14,10 @@ static void arguments_are_found_whole(void **state)
 	static const char args[] = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=;XK8S_POD_NAME=no";
 	static const struct {
 		const char *key, *value;
-	} cases[] = { { "K8S_POD_NAMESPACE", "shop" }, { "K8S_POD_NAME", "cart" }, { "K8S_POD_UID", NULL }, { "POD_NAME", NULL },
+	} cases[] = { { "K8S_POD_NAMESPACE", "shop" },
+		      { "K8S_POD_NAME", "cart" },
+		      { "K8S_POD_UID", NULL },
+		      { "POD_NAME", NULL },
 		      { "IgnoreUnknown", "1" } };
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		cleanup_free char *value = NULL;
@@ -48,8 +51,12 @@ static void an_argument_longer_than_any_name_is_refused(void **state)
 }
 
 #define IPS10 "\"ips\":[{\"address\":\"10.0.0.2/24\",\"interface\":0},{\"address\":\"fd00::2/64\"}]"
-#define IPS04 "\"ips\":[{\"address\":\"10.0.0.2/24\",\"interface\":0,\"version\":\"4\"},{\"address\":\"fd00::2/64\",\"version\":\"6\"}]"
-#define REST "\"interfaces\":[{\"name\":\"eth0\",\"sandbox\":\"/x\"}],\"routes\":[{\"dst\":\"0.0.0.0/0\"}],\"dns\":{},\"other\":[9007199254740991]"
+#define IPS04                                                                                                                  \
+	"\"ips\":[{\"address\":\"10.0.0.2/24\",\"interface\":0,\"version\":\"4\"},{\"address\":\"fd00::2/"                     \
+	"64\",\"version\":\"6\"}]"
+#define REST                                                                                                                   \
+	"\"interfaces\":[{\"name\":\"eth0\",\"sandbox\":\"/x\"}],\"routes\":[{\"dst\":\"0.0.0.0/"                              \
+	"0\"}],\"dns\":{},\"other\":[9007199254740991]"
 
 static void results_are_converted_where_types_differ(void **state)
 {
@@ -66,7 +73,8 @@ static void results_are_converted_where_types_differ(void **state)
 		{ "{\"cniVersion\":\"0.3.0\"," IPS04 "," REST "}", CNI_0_4_0, "{\"cniVersion\":\"0.4.0\"," IPS04 "," REST "}" },
 		{ "{" IPS10 "}", CNI_1_0_0, "{\"cniVersion\":\"1.0.0\"," IPS10 "}" },
 		{ "{" IPS04 "}", CNI_0_3_1, "{\"cniVersion\":\"0.3.1\"," IPS04 "}" },
-		{ "{\"cniVersion\":\"0.2.0\",\"ip4\":{\"ip\":\"10.0.0.2/24\",\"gateway\":\"10.0.0.1\",\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}}",
+		{ "{\"cniVersion\":\"0.2.0\",\"ip4\":{\"ip\":\"10.0.0.2/"
+		  "24\",\"gateway\":\"10.0.0.1\",\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}}",
 		  CNI_1_0_0,
 		  "{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"10.0.0.2/24\",\"gateway\":\"10.0.0.1\"}],"
 		  "\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}" },

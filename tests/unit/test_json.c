@@ -58,7 +58,8 @@ static void a_text_cut_anywhere_is_no_crash(void **state)
 static void readers_say_what_they_expected(void **state)
 {
 	(void)state;
-	cleanup_cjson cJSON *json = cJSON_Parse("{\"s\":\"x\",\"n\":3,\"f\":1.5,\"b\":true,\"o\":{},\"a\":[],\"z\":null,\"big\":1e300}");
+	cleanup_cjson cJSON *json =
+		cJSON_Parse("{\"s\":\"x\",\"n\":3,\"f\":1.5,\"b\":true,\"o\":{},\"a\":[],\"z\":null,\"big\":1e300}");
 	const char *text = "kept";
 	bool flag = false;
 	long number = -1;

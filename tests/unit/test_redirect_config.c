@@ -74,7 +74,8 @@ static void wrong_values_are_named(void **state)
 	static const char *const cases[][2] = {
 		{ "[]", "redirect: expected an object, found a list" },
 		{ "{\"ipv6\":1}", "redirect.ipv6: expected true or false, found a number" },
-		{ "{\"existingConnections\":\"cut\"}", "redirect.existingConnections: expected \"keep\" or \"reset\", found \"cut\"" },
+		{ "{\"existingConnections\":\"cut\"}",
+		  "redirect.existingConnections: expected \"keep\" or \"reset\", found \"cut\"" },
 		{ "{\"virtualInterfaces\":\"eth0\"}", "redirect.virtualInterfaces: expected a list, found a string" },
 		{ "{\"virtualInterfaces\":[\"\"]}", "redirect.virtualInterfaces[0]: expected an interface's name" },
 		{ "{\"virtualInterfaces\":[\"a/b\"]}", "redirect.virtualInterfaces[0]" },
@@ -87,7 +88,8 @@ static void wrong_values_are_named(void **state)
 		{ "{\"exclude\":{\"inboundPorts\":[\"9-8\"]}}", "inboundPorts[0]" },
 		{ "{\"exclude\":{\"inboundPorts\":[\"1-\"]}}", "inboundPorts[0]" },
 		{ "{\"exclude\":{\"inboundPorts\":[\" 1\"]}}", "inboundPorts[0]" },
-		{ "{\"exclude\":{\"outboundRanges\":[\"10.0.0.0/33\"]}}", "outboundRanges[0]: expected a range in CIDR notation" },
+		{ "{\"exclude\":{\"outboundRanges\":[\"10.0.0.0/33\"]}}",
+		  "outboundRanges[0]: expected a range in CIDR notation" },
 		{ "{\"exclude\":{\"outboundRanges\":[\"10.0.0/8\"]}}", "outboundRanges[0]" },
 		{ "{\"exclude\":{\"outboundRanges\":[\"::/129\"]}}", "outboundRanges[0]" },
 		{ "{\"exclude\":{\"outboundRanges\":[\"10.0.0.0/\"]}}", "outboundRanges[0]" },
@@ -128,8 +130,8 @@ static void too_long_a_list_is_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults_are_the_documented_ones),  cmocka_unit_test(what_is_written_reads_as_the_same),
-		cmocka_unit_test(an_absent_key_leaves_its_value),    cmocka_unit_test(wrong_values_are_named),
+		cmocka_unit_test(defaults_are_the_documented_ones), cmocka_unit_test(what_is_written_reads_as_the_same),
+		cmocka_unit_test(an_absent_key_leaves_its_value),   cmocka_unit_test(wrong_values_are_named),
 		cmocka_unit_test(too_long_a_list_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

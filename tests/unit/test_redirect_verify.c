@@ -4,7 +4,7 @@
 
 #include <linux/netfilter/nfnetlink.h>
 
-#include "lib/redirect_verify.c"
+#include "lib/redirect_verify.c" // NOLINT(bugprone-suspicious-include)
 
 static struct nlmsghdr *make_rule(char *buffer, const char *table, const char *const expressions[])
 {
@@ -35,8 +35,9 @@ static void a_rule_that_cannot_be_read_is_a_foreign_rule(void **state)
 	const char *const expressions[] = { "counter", "of-tomorrow", NULL };
 	assert_int_equal(dump_rule(make_rule(buffer, REDIRECT_TABLE, expressions), &dump), MNL_CB_OK);
 	assert_int_equal(dump.rules_count, 1);
-	assert_ptr_equal(found_rule(&dump, "input", 0), dump.rules[0]);
-	struct nftnl_expr_iter *next = nftnl_expr_iter_create(dump.rules[0]);
+	const struct nftnl_rule *found = found_rule(&dump, "input", 0);
+	assert_non_null(found);
+	struct nftnl_expr_iter *next = nftnl_expr_iter_create(found);
 	assert_null(nftnl_expr_iter_next(next));
 	nftnl_expr_iter_destroy(next);
 }

@@ -175,8 +175,8 @@ static void namespaces_outside_are_remembered(void **state)
 	assert_false(outside_is_listed(&read, "unknown"));
 	assert_true(read.time == 1700000000);
 
-	static const char *const contents[] = { "", "{}", "{\"version\":2,\"namespaces\":[]}", "{\"version\":1,\"namespaces\":[{}]}",
-						"{\"version\":1,\"namespaces\":[7]}" };
+	static const char *const contents[] = { "", "{}", "{\"version\":2,\"namespaces\":[]}",
+						"{\"version\":1,\"namespaces\":[{}]}", "{\"version\":1,\"namespaces\":[7]}" };
 	char path[128];
 	snprintf(path, sizeof path, "%s/outside.json", (char *)*state);
 	for (size_t i = 0; i < sizeof contents / sizeof contents[0]; i++) {
@@ -192,8 +192,12 @@ static void namespaces_outside_are_remembered(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(an_attachment_is_remembered), TEST(names_lead_nowhere_else),     TEST(what_cannot_be_understood_is_set_aside),
-		TEST(reading_is_bounded),	   TEST(namespaces_outside_are_remembered), TEST(a_full_disk_keeps_the_old_file),
+		TEST(an_attachment_is_remembered),
+		TEST(names_lead_nowhere_else),
+		TEST(what_cannot_be_understood_is_set_aside),
+		TEST(reading_is_bounded),
+		TEST(namespaces_outside_are_remembered),
+		TEST(a_full_disk_keeps_the_old_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

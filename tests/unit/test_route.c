@@ -74,7 +74,9 @@ static void both_families_once(void **state)
 	}
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(route_remove(socket, NULL), 0);
-		assert_int_equal(count_lines("ip -4 rule; ip -6 rule; ip -4 route show table 100 2>&-; ip -6 route show table 100 2>&-"), 5);
+		assert_int_equal(
+			count_lines("ip -4 rule; ip -6 rule; ip -4 route show table 100 2>&-; ip -6 route show table 100 2>&-"),
+			5);
 	}
 }
 
@@ -132,7 +134,8 @@ static int write_setting(const char *path, const char *value)
 static void ipv6_that_is_off_is_no_error(void **state)
 {
 	struct nl_sock *socket = *state;
-	static const char *const settings[] = { "/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/lo/disable_ipv6" };
+	static const char *const settings[] = { "/proc/sys/net/ipv6/conf/all/disable_ipv6",
+						"/proc/sys/net/ipv6/conf/lo/disable_ipv6" };
 	for (size_t i = 0; i < 2; i++) {
 		struct error error = { 0 };
 		assert_int_equal(write_setting(settings[i], "1"), 0);

@@ -2,7 +2,7 @@
  * rules at all stands for a kernel without IPv6. */
 #include "tests/unit/cmocka_headers.h"
 
-#include "lib/route.c"
+#include "lib/route.c" // NOLINT(bugprone-suspicious-include)
 
 static int look_at_nothing(const struct nlmsghdr *header, void *data)
 {

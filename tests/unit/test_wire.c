@@ -71,7 +71,8 @@ static void there_and_back(const struct wire_message *message, struct wire_messa
 static void every_message_goes_there_and_back(void **state)
 {
 	(void)state;
-	cleanup_wire_message struct wire_message add = { 0 }, decision = { 0 }, skip = { 0 }, report = { 0 }, result = { 0 }, gc = { 0 };
+	cleanup_wire_message struct wire_message add = { 0 }, decision = { 0 }, skip = { 0 }, report = { 0 }, result = { 0 },
+						 gc = { 0 };
 	cleanup_redirect struct redirect redirect;
 	redirect_init(&redirect);
 	redirect.bypass_inbound = true;
@@ -81,10 +82,13 @@ static void every_message_goes_there_and_back(void **state)
 	assert_true(add.attachment.netns.inode == 18446744073709551557ull);
 	assert_string_equal(add.attachment.addresses[1], "fd00::2");
 	assert_string_equal(add.log, "debug: x");
-	there_and_back(&(struct wire_message){ .kind = WIRE_DECISION, .verdict = WIRE_VERDICT_REDIRECT, .redirect = redirect, .reason = "r" },
-		       &decision);
+	there_and_back(
+		&(struct wire_message){
+			.kind = WIRE_DECISION, .verdict = WIRE_VERDICT_REDIRECT, .redirect = redirect, .reason = "r" },
+		&decision);
 	assert_true(redirect_equal(&decision.redirect, &redirect));
-	there_and_back(&(struct wire_message){ .kind = WIRE_DECISION, .verdict = WIRE_VERDICT_SKIP, .reason = "no label" }, &skip);
+	there_and_back(&(struct wire_message){ .kind = WIRE_DECISION, .verdict = WIRE_VERDICT_SKIP, .reason = "no label" },
+		       &skip);
 	assert_int_equal(skip.verdict, WIRE_VERDICT_SKIP);
 	assert_string_equal(skip.reason, "no label");
 	there_and_back(&(struct wire_message){ .kind = WIRE_REPORT, .message = "no memory" }, &report);
@@ -109,11 +113,15 @@ static void packets_that_break_the_protocol(void **state)
 		{ HEAD "\"type\":\"hello\"}", "type: expected add" },
 		{ HEAD "\"type\":7}", "type: expected a string" },
 		{ HEAD "\"type\":\"add\"}", "attachment: expected an object, found nothing" },
-		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"../x\",\"interface\":\"eth0\"}}", "not allowed" },
-		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"x\",\"interface\":\"a/b\"}}", "not allowed" },
+		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"../x\",\"interface\":\"eth0\"}}",
+		  "not allowed" },
+		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"x\",\"interface\":\"a/b\"}}",
+		  "not allowed" },
 		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"x\",\"interface\":\"e\","
-		       "\"netns\":{\"device\":\"1\",\"inode\":\"-1\"}}}", "decimal number" },
-		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"x\",\"interface\":\"e\",\"addresses\":[1]}}",
+		       "\"netns\":{\"device\":\"1\",\"inode\":\"-1\"}}}",
+		  "decimal number" },
+		{ HEAD "\"type\":\"add\",\"attachment\":{\"network\":\"n\",\"containerID\":\"x\",\"interface\":\"e\","
+		       "\"addresses\":[1]}}",
 		  "addresses[0]" },
 		{ HEAD "\"type\":\"decision\"}", "decision: expected redirect or skip" },
 		{ HEAD "\"type\":\"decision\",\"decision\":\"redirect\"}", "redirect is missing" },
@@ -183,12 +191,8 @@ static void wrong_descriptors_are_refused_and_closed(void **state)
 		int descriptors[8];
 		size_t count;
 	} cases[] = {
-		{ add, { -1 }, 0 },
-		{ add, { netns, netns }, 2 },
-		{ add, { netns, netns, netns, netns, netns, netns }, 6 },
-		{ add, { file }, 1 },
-		{ add, { own }, 1 },
-		{ report, { netns }, 1 },
+		{ add, { -1 }, 0 },   { add, { netns, netns }, 2 }, { add, { netns, netns, netns, netns, netns, netns }, 6 },
+		{ add, { file }, 1 }, { add, { own }, 1 },	    { report, { netns }, 1 },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		cleanup_wire_message struct wire_message got = { 0 };
