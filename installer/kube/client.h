@@ -92,6 +92,8 @@ void kube_request_cancel(struct kube_request *request);
 
 /* An answer that is taken piece by piece, as it comes: lists and watches. Nothing is tried again here but a 401, once. */
 struct kube_stream_listener {
+	/* The server has accepted: its answer is a 200. */
+	void (*begun)(void *data);
 	/* Bytes of the body of a 200. */
 	void (*received)(void *data, const char *bytes, size_t length);
 	/* The last call: the whole body of a 200 has come (error is not filled), or what went wrong. `status` and `object` as

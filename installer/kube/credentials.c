@@ -259,7 +259,7 @@ static int get_pem(const struct entry *entry, const char *key, pem_check check, 
 		return -1;
 	if (data) {
 		cleanup_secret char *pem = NULL;
-		char what[sizeof entry->where + sizeof data_key];
+		char what[sizeof entry->where + sizeof data_key + 2];
 		snprintf(what, sizeof what, "%s: %s", entry->where, data_key);
 		if (decode_base64(data, error, &pem) < 0)
 			return error_wrap(error, "%s", what);

@@ -12,6 +12,11 @@
 #define ADDRESSES_MAX 16
 #define LIFETIME_SECONDS 60
 
+/* A lookup under way. It outlives its resolver until libevent has called back for the last time. */
+struct lookup {
+	struct kube_resolver *resolver; /* NULL: it is gone */
+};
+
 struct kube_resolver {
 	struct event_base *base;
 	char *host;
@@ -19,9 +24,9 @@ struct kube_resolver {
 	void (*changed)(void *data);
 	void *data;
 
-	struct evdns_base *dns; /* made for the first lookup of a name */
-	struct evdns_getaddrinfo_request *lookup;
-	struct event *soon; /* a lookup that ended at once is told from the loop */
+	struct evdns_base *dns; /* there during a lookup */
+	struct lookup *lookup;
+	struct event *soon; /* what a lookup has found is told from the loop, where libevent's resolver can be freed */
 	char addresses[ADDRESSES_MAX][INET6_ADDRSTRLEN];
 	size_t count, current;
 	struct timeval found; /* when */
@@ -32,6 +37,9 @@ static void say_changed(evutil_socket_t fd, short what, void *data)
 {
 	(void)fd, (void)what;
 	struct kube_resolver *resolver = data;
+	if (resolver->dns)
+		evdns_base_free(resolver->dns, 0);
+	resolver->dns = NULL;
 	resolver->changed(resolver->data);
 }
 
@@ -56,11 +64,11 @@ void kube_resolver_free(struct kube_resolver *resolver)
 {
 	if (!resolver)
 		return;
-	/* Without this the answer of a lookup would reach freed memory; the callback sees that it was cancelled. */
+	/* A lookup under way fails by this, from the loop. */
 	if (resolver->lookup)
-		evdns_getaddrinfo_cancel(resolver->lookup);
+		resolver->lookup->resolver = NULL;
 	if (resolver->dns)
-		evdns_base_free(resolver->dns, 0);
+		evdns_base_free(resolver->dns, 1);
 	if (resolver->soon)
 		event_free(resolver->soon);
 	free(resolver->host);
@@ -69,14 +77,19 @@ void kube_resolver_free(struct kube_resolver *resolver)
 
 static void found(int result, struct evutil_addrinfo *list, void *data)
 {
-	struct kube_resolver *resolver = data;
-	if (result == EVUTIL_EAI_CANCEL)
-		return; /* the resolver may be gone */
+	struct lookup *lookup = data;
+	struct kube_resolver *resolver = lookup->resolver;
+	free(lookup);
+	if (!resolver) {
+		if (list)
+			evutil_freeaddrinfo(list);
+		return;
+	}
 	resolver->lookup = NULL;
 	resolver->count = resolver->current = 0;
 	for (struct evutil_addrinfo *entry = list; entry && resolver->count < ADDRESSES_MAX; entry = entry->ai_next) {
-		const void *address = entry->ai_family == AF_INET ? (void *)&((struct sockaddr_in *)entry->ai_addr)->sin_addr :
-								    (void *)&((struct sockaddr_in6 *)entry->ai_addr)->sin6_addr;
+		const void *address = entry->ai_family == AF_INET ? (void *)&((struct sockaddr_in *)entry->ai_addr)->sin_addr
+								  : (void *)&((struct sockaddr_in6 *)entry->ai_addr)->sin6_addr;
 		if ((entry->ai_family == AF_INET || entry->ai_family == AF_INET6) &&
 		    inet_ntop(entry->ai_family, address, resolver->addresses[resolver->count], INET6_ADDRSTRLEN))
 			resolver->count++;
@@ -93,19 +106,20 @@ static void found(int result, struct evutil_addrinfo *list, void *data)
 
 static void look_up(struct kube_resolver *resolver)
 {
-	if (resolver->lookup || evtimer_pending(resolver->soon, NULL))
+	if (resolver->lookup || resolver->dns)
 		return;
 	resolver->error = (struct error){ 0 };
 	/* Made anew for each lookup: a resolv.conf that has changed counts, and nothing stays open in between. */
-	if (resolver->dns)
-		evdns_base_free(resolver->dns, 0);
 	resolver->dns = evdns_base_new(resolver->base, EVDNS_BASE_INITIALIZE_NAMESERVERS);
-	if (!resolver->dns) {
-		found(EVUTIL_EAI_MEMORY, NULL, resolver);
+	struct lookup *lookup = resolver->dns ? malloc(sizeof *lookup) : NULL;
+	if (!lookup) {
+		error_set(&resolver->error, ENOMEM, "cannot resolve the API server's name %s", resolver->host);
 		return;
 	}
+	*lookup = (struct lookup){ .resolver = resolver };
+	resolver->lookup = lookup;
 	struct evutil_addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
-	resolver->lookup = evdns_getaddrinfo(resolver->dns, resolver->host, NULL, &hints, found, resolver);
+	evdns_getaddrinfo(resolver->dns, resolver->host, NULL, &hints, found, lookup);
 }
 
 const char *kube_resolver_address(struct kube_resolver *resolver)
@@ -117,14 +131,18 @@ const char *kube_resolver_address(struct kube_resolver *resolver)
 	bool is_old = now.tv_sec - resolver->found.tv_sec > LIFETIME_SECONDS || now.tv_sec < resolver->found.tv_sec;
 	if (resolver->count > 0 && !is_old)
 		return resolver->addresses[resolver->current];
-	if (!kube_resolver_error(resolver) || is_old)
+	if (!error_is_set(&resolver->error))
 		look_up(resolver);
 	return NULL;
 }
 
-const struct error *kube_resolver_error(const struct kube_resolver *resolver)
+bool kube_resolver_take_error(struct kube_resolver *resolver, struct error *error)
 {
-	return error_is_set(&resolver->error) ? &resolver->error : NULL;
+	if (!error_is_set(&resolver->error))
+		return false;
+	*error = resolver->error;
+	resolver->error = (struct error){ 0 };
+	return true;
 }
 
 void kube_resolver_failed(struct kube_resolver *resolver, const char *address)

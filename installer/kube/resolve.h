@@ -4,6 +4,7 @@
 #define AMBIENT_INSTALLER_KUBE_RESOLVE_H
 
 #include <event2/event.h>
+#include <stdbool.h>
 
 #include "ambient/error.h"
 
@@ -14,11 +15,11 @@ int kube_resolver_new(struct event_base *base, const char *host, void (*changed)
 		      struct kube_resolver **ret_resolver);
 void kube_resolver_free(struct kube_resolver *resolver); /* NULL is fine */
 
-/* The address to connect to, as text. NULL: not known; a lookup is under way, or has failed with kube_resolver_error. */
+/* The address to connect to, as text. NULL: not known yet, a lookup is under way. */
 const char *kube_resolver_address(struct kube_resolver *resolver);
 
-/* What the latest lookup failed with; NULL: it did not, or is under way. */
-const struct error *kube_resolver_error(const struct kube_resolver *resolver);
+/* Whether the latest lookup failed, and with what. Asked once: after that the next kube_resolver_address looks up anew. */
+bool kube_resolver_take_error(struct kube_resolver *resolver, struct error *error);
 
 /* No connection to this address: the next one is taken, and after the last the name is looked up anew. */
 void kube_resolver_failed(struct kube_resolver *resolver, const char *address);
