@@ -126,7 +126,7 @@ tools: $(TOOL_PROGRAMS)
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
-	python3 python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset
+	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 LINT_PACKAGES = clang-format clang-tidy shellcheck
 STATIC_PACKAGES = mmdebstrap

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -199,10 +200,16 @@ int kube_connection_start(struct kube_connection *connection, const struct kube_
 			return error_set(error, EINVAL, "cannot send header %s", exchange->headers[i].name);
 		}
 	}
-	if (exchange->body &&
-	    evbuffer_add(evhttp_request_get_output_buffer(request), exchange->body, strlen(exchange->body)) < 0) {
-		evhttp_request_free(request);
-		return error_set(error, ENOMEM, "cannot ask the API server at %s", connection->server);
+	if (exchange->body) {
+		/* evhttp counts for POST and PUT alone. */
+		size_t length = strlen(exchange->body);
+		char length_text[32];
+		snprintf(length_text, sizeof length_text, "%zu", length);
+		if (evhttp_add_header(headers, "Content-Length", length_text) < 0 ||
+		    evbuffer_add(evhttp_request_get_output_buffer(request), exchange->body, length) < 0) {
+			evhttp_request_free(request);
+			return error_set(error, ENOMEM, "cannot ask the API server at %s", connection->server);
+		}
 	}
 	connection->is_taken_in_pieces = exchange->is_taken_in_pieces;
 	connection->body_limit = exchange->body_limit;
