@@ -19,7 +19,7 @@ if [ "$architecture" != "$native" ]; then
 fi
 # A directory for -Map gets a file for each program. Names of the build's own directories stay out of the programs.
 mkdir "$work/maps"
-LDFLAGS="-Wl,-Map=$work/maps" CFLAGS="-ffile-prefix-map=$source=. -ffile-prefix-map=$work=." \
+LDFLAGS="-L/usr/local/lib/$triplet -Wl,-Map=$work/maps" CFLAGS="-ffile-prefix-map=$source=. -ffile-prefix-map=$work=." \
 	make -s -C "$source" -j"$(nproc)" STATIC=1 CC="$triplet-gcc" AR="$triplet-ar" VERSION="${VERSION:-unknown}" BUILD="$work/build" all
 
 rm -rf "$out"
@@ -35,7 +35,8 @@ for program in ambient-cni ambient-installer; do
 done
 cp "$source/LICENSE" "$licenses/ambient-cni/LICENSE"
 
-# The archives and start-up objects that ld took something from; whose they are, dpkg knows, apart from our own libcjson.a.
+# The archives and start-up objects that ld took something from; whose they are, dpkg knows, apart from our own libcjson.a and the
+# archives that prepare.sh made of the packages' own.
 cat "$work"/maps/*.map | grep -oE '^(LOAD )?/usr/[^ (]+\.[ao]' | sed 's/^LOAD //' | sort -u | while read -r file; do
 	readlink -f "$file"
 done | sort -u > "$work/files"
@@ -47,6 +48,7 @@ while read -r file; do
 	esac
 	case $file in
 	*/libcjson.a) echo "libcjson-dev:$architecture" ;;
+	/usr/local/*) dpkg -S "/usr/lib/${file#/usr/local/lib/}" | sed 's/: .*//' ;;
 	*) dpkg -S "$file" | sed 's/: .*//' ;;
 	esac >> "$work/owners"
 done < "$work/files"
