@@ -448,6 +448,52 @@ int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *
 	return 0;
 }
 
+struct prune {
+	bool (*is_enrolled)(void *data, const struct pod_address *address);
+	void *data;
+};
+
+/* `to ADDRESS lookup TABLE` of ours, for an address that is no pod's. */
+static bool picks_orphan(const struct policy_rules *rules, const struct policy_rule *rule, const void *data)
+{
+	const struct prune *prune = data;
+	struct pod_address address = { .family = rules->family };
+	memcpy(&address.ipv6, &rule->destination, address_length(rules->family));
+	return rule->protocol == OUR_PROTOCOL && leads_to(rules, rule, &address) && !prune->is_enrolled(prune->data, &address);
+}
+
+/* A way back of ours from an interface whose table no rule leads to any more. */
+static bool picks_idle_way_back(const struct policy_rules *rules, const struct policy_rule *rule,
+				const void *data __attribute__((unused)))
+{
+	if (rule->protocol != OUR_PROTOCOL || !is_way_back(rule))
+		return false;
+	for (size_t i = 0; i < rules->count; i++) {
+		const struct policy_rule *provider = &rules->items[i];
+		if (!is_providers(provider) || strcmp(provider->interface, rule->interface) != 0)
+			continue;
+		for (size_t j = 0; j < rules->count; j++)
+			if (rules->items[j].priority == TO_POD_PRIORITY && rules->items[j].table == provider->table)
+				return false;
+	}
+	return true;
+}
+
+int aws_branch_eni_prune(struct aws_branch_eni *eni, bool (*is_enrolled)(void *data, const struct pod_address *address),
+			 void *data, struct error *error)
+{
+	const struct prune prune = { .is_enrolled = is_enrolled, .data = data };
+	for (size_t i = 0; i < 2; i++) {
+		cleanup_policy_rules struct policy_rules rules = { 0 };
+		if (read_rules(eni, families[i], error, &rules) < 0 ||
+		    remove_rules(eni, &rules, picks_orphan, &prune, error) < 0 ||
+		    read_rules(eni, families[i], error, &rules) < 0 ||
+		    remove_rules(eni, &rules, picks_idle_way_back, NULL, error) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int aws_branch_eni_remove_all(struct aws_branch_eni *eni, struct error *error)
 {
 	for (size_t i = 0; i < 2; i++) {

@@ -32,6 +32,11 @@ int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *add
  * veth is gone. Nothing there is no error. An address that another pod has taken over is not to be removed any more. */
 int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error);
 
+/* After the first full list: takes away what an earlier agent added for pods that are gone. `is_enrolled` says whether a pod of
+ * the mesh has this address. */
+int aws_branch_eni_prune(struct aws_branch_eni *eni, bool (*is_enrolled)(void *data, const struct pod_address *address),
+			 void *data, struct error *error);
+
 /* Takes all rules of ours away: an uninstall. */
 int aws_branch_eni_remove_all(struct aws_branch_eni *eni, struct error *error);
 

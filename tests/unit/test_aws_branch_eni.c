@@ -202,6 +202,33 @@ static void what_others_have_stays(void **state)
 	assert_string_equal(rules(), before);
 }
 
+static bool is_the_ipv4_pod(void *data, const struct pod_address *address)
+{
+	char text[POD_ADDRESS_TEXT_MAX];
+	return strcmp(pod_address_print(address, text), data) == 0;
+}
+
+/* What an agent that was killed left for pods that are gone. */
+static void pods_that_are_gone_are_pruned(void **state)
+{
+	char enrolled[] = "10.0.5.7", nobody[] = "none";
+	run("ip rule add to 10.0.5.8 lookup 101 pref 512; ip rule add iif trunk1 lookup local pref 9");
+	assert_true(add(*state, "10.0.5.7", "2001:db8::7"));
+	assert_int_equal(aws_branch_eni_prune(*state, is_the_ipv4_pod, enrolled, NULL), 0);
+	assert_non_null(strstr(rules(), "4 9: from all iif pod1 lookup local proto 172\n"));
+	assert_non_null(strstr(rules(), "4 512: from all to 10.0.5.7 lookup 101 proto 172\n"));
+	assert_null(strstr(rules(), "6 "));
+	run("ip rule del to 10.0.5.8 lookup 101 pref 512");
+	assert_int_equal(aws_branch_eni_prune(*state, is_the_ipv4_pod, nobody, NULL), 0);
+	assert_string_equal(rules(), "4 9: from all iif trunk1 lookup local\n");
+
+	/* The pod's veth is gone too. */
+	assert_true(add(*state, "10.0.5.7", "2001:db8::7"));
+	run("ip rule del iif pod1 lookup 101 pref 10; ip link del pod1");
+	assert_int_equal(aws_branch_eni_prune(*state, is_the_ipv4_pod, nobody, NULL), 0);
+	assert_string_equal(rules(), "4 9: from all iif trunk1 lookup local\n");
+}
+
 static void the_hosts_namespace_by_descriptor(void **state __attribute__((unused)))
 {
 	struct aws_branch_eni *eni = NULL;
@@ -233,6 +260,7 @@ int main(void)
 		TEST(an_address_moves_to_another_branch),
 		TEST(rules_that_stand_are_adopted),
 		TEST(what_others_have_stays),
+		TEST(pods_that_are_gone_are_pruned),
 		TEST(the_hosts_namespace_by_descriptor),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
