@@ -1,0 +1,115 @@
+/* The mesh on this node: which pods belong to it, and the way of each pod in and out.
+ *
+ * Theory of operation. Sources, plugins, the tunnel and the kernel only say that something is different now; what is to be
+ * done is decided in one place (reconcile.c), which compares what a pod should be (its object's labels) with what it is (rules
+ * seen in the kernel, the tunnel's answer, the host's probe set, its annotation) and does the next missing steps. Every step can
+ * be taken again, and what fails is tried again (5 ms doubling to 5 s, without limit). So a restart at any point converges, and
+ * nothing waits for anything but what it needs.
+ *
+ *   mesh.c        the object, its queue of pods to look at, the listeners of source and tunnel
+ *   store.c       pods and namespaces as the source has them
+ *   reconcile.c   the order of steps in and out
+ *   sandbox.c     a pod's network namespace held open: rules in it, drift, closing later
+ *   annotate.c    ambient.istio.io/redirection
+ *   locate.c      finding the namespaces of pods that run already
+ *   remember.c    what a restart needs: runDir/enrolled.json, runDir/outside.json
+ *   arrival.c     a new pod: an ADD of the plugin, from the question to the result
+ *   view.c        what people and machines are shown */
+#ifndef AMBIENT_INSTALLER_MESH_MESH_H
+#define AMBIENT_INSTALLER_MESH_MESH_H
+
+#include <cjson/cJSON.h>
+#include <event2/event.h>
+#include <stdbool.h>
+
+#include "ambient/attachment.h"
+#include "ambient/cni.h"
+#include "ambient/log.h"
+#include "installer/mesh/selection.h"
+#include "installer/observe/metrics.h"
+#include "installer/source.h"
+#include "installer/tunnel/server.h"
+
+/* All borrowed, for the mesh's lifetime. */
+struct mesh_settings {
+	struct selection selection;
+	long release_drain_seconds;
+	const char *run_dir;
+	const char *proc_dir;	 /* the host's /proc */
+	const char *netns_dir;	 /* where the runtime keeps namespaces by name, as we see it */
+	int host_netns;		 /* the host's network namespace */
+	bool aws_branch_eni;
+	const struct log *log;
+	struct metrics *metrics;
+};
+
+/* What the mesh tells about a pod, for Events of the Kubernetes kind. Texts are borrowed. */
+struct mesh_observer {
+	void (*pod_event)(void *data, const struct pod *pod, bool is_warning, const char *reason, const char *message);
+	void *data;
+};
+
+struct mesh;
+int mesh_new(struct event_base *base, const struct mesh_settings *settings, struct error *error, struct mesh **ret_mesh);
+/* Closes everything and leaves rules, host rules and files as they are: a successor, or the next start, goes on from there. */
+void mesh_free(struct mesh *mesh); /* NULL is fine */
+
+void mesh_set_observer(struct mesh *mesh, const struct mesh_observer *observer);
+
+/* Listeners to hand to the source and the tunnel server, and these then to the mesh, before the loop runs. */
+struct source_listener mesh_source_listener(struct mesh *mesh);
+struct tunnel_listener mesh_tunnel_listener(struct mesh *mesh);
+void mesh_set_source(struct mesh *mesh, const struct source *source);
+void mesh_set_tunnel(struct mesh *mesh, struct tunnel_server *tunnel);
+
+/* Whether pods and namespaces have been listed once. */
+bool mesh_is_synced(const struct mesh *mesh);
+/* A sentence on what is wrong with the source; NULL: nothing. */
+const char *mesh_source_trouble(const struct mesh *mesh);
+/* Whether the host's probe rules stand. */
+bool mesh_host_rules_stand(const struct mesh *mesh);
+
+/* A successor took over: nothing is reconciled any more, what a plugin is in the middle of is answered. */
+void mesh_stop(struct mesh *mesh);
+
+/* Releases every pod, whatever its labels say, and takes the host's rules away; `done` is called when all are out, or cannot be:
+ * then `stranded` counts those whose annotation could not be removed, which stay enrolled. */
+void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data);
+
+/* Stops drift repair of one pod for a time; 0 seconds: repairs again. ENOENT: no such pod. */
+int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, long seconds, struct error *error);
+
+/* New objects; NULL: no memory. mesh_pod_view gives NULL, too, for a pod that is not known. `verify` looks at the kernel now. */
+cJSON *mesh_pods_view(struct mesh *mesh);
+cJSON *mesh_pod_view(struct mesh *mesh, const char *namespace_name, const char *name, bool verify);
+/* Number of pods in each state (mesh_state_name), for metrics. */
+enum mesh_state { MESH_STATE_NONE, MESH_STATE_PENDING, MESH_STATE_ENABLED, MESH_STATE_RELEASING, MESH_STATE_FAILED, MESH_STATE_COUNT };
+const char *mesh_state_name(enum mesh_state state);
+void mesh_count_states(const struct mesh *mesh, size_t ret_counts[MESH_STATE_COUNT]);
+
+/* A new pod, as the plugin's ADD brings it (arrival.c).
+ *
+ * `decided` comes once: MESH_VERDICT_REDIRECT with a redirect to apply, or MESH_VERDICT_SKIP; or not at all where `finished` refuses
+ * at once. After a redirect the plugin reports by mesh_arrival_reported (NULL: applied), and `finished` comes with the result.
+ * Both may be called from inside mesh_arrival_begin and mesh_arrival_reported. After `finished` the arrival is over and freed. */
+enum mesh_verdict { MESH_VERDICT_REDIRECT, MESH_VERDICT_SKIP };
+struct mesh_arrival;
+struct mesh_arrival_listener {
+	void (*decided)(void *data, enum mesh_verdict verdict, const char *reason, const struct redirect *redirect);
+	void (*finished)(void *data, enum cni_code code, const char *message);
+	void *data;
+};
+/* Takes `attachment` (cleared for the caller) and a duplicate of `netns`. */
+int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, const struct mesh_arrival_listener *listener,
+		       struct error *error, struct mesh_arrival **ret_arrival);
+void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem);
+/* The plugin went away: what was done is taken back. The arrival is freed. */
+void mesh_arrival_abandon(struct mesh_arrival *arrival);
+
+/* An attachment is removed (DEL): the pod's current sandbox's last one releases it. */
+void mesh_detach(struct mesh *mesh, const struct attachment *attachment);
+/* GC: what is not listed is gone. */
+struct wire_message;
+void mesh_collect(struct mesh *mesh, const struct wire_message *gc);
+
+#endif
