@@ -264,6 +264,22 @@ static void cleanup_closedirp(DIR **directory)
 		closedir(*directory);
 }
 
+bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface)
+{
+	cleanup_free char *directory = NULL, *prefix = NULL, *own = NULL;
+	if (file_join(run_dir, "attachments", NULL, &directory) < 0 || asprintf(&prefix, "%s:", container_id) < 0 ||
+	    asprintf(&own, "%s:%s.json", container_id, interface) < 0)
+		return false;
+	__attribute__((cleanup(cleanup_closedirp))) DIR *stream = opendir(directory);
+	for (const struct dirent *entry = stream ? readdir(stream) : NULL; entry; entry = readdir(stream)) {
+		size_t length = strlen(entry->d_name);
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && strcmp(entry->d_name, own) != 0 && length > 5 &&
+		    strcmp(entry->d_name + length - 5, ".json") == 0)
+			return true;
+	}
+	return false;
+}
+
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
 		    void (*corrupt)(void *data, const char *message), void *data, struct error *error)
 {

@@ -51,6 +51,9 @@ int attachment_read(const char *run_dir, const char *container_id, const char *i
 /* Absent is no error. */
 int attachment_remove(const char *run_dir, const char *container_id, const char *interface, struct error *error);
 
+/* Whether another interface of the same container has an attachment. Looks at names only. */
+bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface);
+
 /* Calls `visit` for each; a visitor that returns -1 ends the walk. Files that can't be understood are set aside and told to
  * `corrupt` (may be NULL). */
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),

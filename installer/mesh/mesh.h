@@ -2,9 +2,9 @@
  *
  * Theory of operation. Sources, plugins, the tunnel and the kernel only say that something is different now; what is to be
  * done is decided in one place (reconcile.c), which compares what a pod should be (its object's labels) with what it is (rules
- * seen in the kernel, the tunnel's answer, the host's probe set, its annotation) and does the next missing steps. Every step can
- * be taken again, and what fails is tried again (5 ms doubling to 5 s, without limit). So a restart at any point converges, and
- * nothing waits for anything but what it needs.
+ * seen in the kernel, the tunnel's answer, the host's probe set, its annotation) and does the next missing steps. Every step
+ * can be taken again, and what fails is tried again (5 ms doubling to 5 s, without limit). So a restart at any point converges,
+ * and nothing waits for anything but what it needs.
  *
  *   mesh.c        the object, its queue of pods to look at, the listeners of source and tunnel
  *   store.c       pods and namespaces as the source has them
@@ -35,10 +35,11 @@ struct mesh_settings {
 	struct selection selection;
 	long release_drain_seconds;
 	const char *run_dir;
-	const char *proc_dir;	 /* the host's /proc */
-	const char *netns_dir;	 /* where the runtime keeps namespaces by name, as we see it */
-	int host_netns;		 /* the host's network namespace */
+	const char *proc_dir;  /* the host's /proc */
+	const char *netns_dir; /* where the runtime keeps namespaces by name, as we see it */
+	int host_netns;	       /* the host's network namespace */
 	bool aws_branch_eni;
+	bool is_closed_when_away; /* whenAway closed: what can't be told is not started */
 	const struct log *log;
 	struct metrics *metrics;
 };
@@ -72,26 +73,35 @@ bool mesh_host_rules_stand(const struct mesh *mesh);
 /* A successor took over: nothing is reconciled any more, what a plugin is in the middle of is answered. */
 void mesh_stop(struct mesh *mesh);
 
-/* Releases every pod, whatever its labels say, and takes the host's rules away; `done` is called when all are out, or cannot be:
- * then `stranded` counts those whose annotation could not be removed, which stay enrolled. */
+/* Releases every pod, whatever its labels say, and takes the host's rules away; `done` is called when all are out, or cannot
+ * be: then `stranded` counts those whose annotation could not be removed, which stay enrolled. */
 void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data);
 
 /* Stops drift repair of one pod for a time; 0 seconds: repairs again. ENOENT: no such pod. */
 int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, long seconds, struct error *error);
 
-/* New objects; NULL: no memory. mesh_pod_view gives NULL, too, for a pod that is not known. `verify` looks at the kernel now. */
+/* New objects; NULL: no memory. mesh_pod_view gives NULL, too, for a pod that is not known. `verify` looks at the kernel now.
+ */
 cJSON *mesh_pods_view(struct mesh *mesh);
 cJSON *mesh_pod_view(struct mesh *mesh, const char *namespace_name, const char *name, bool verify);
 /* Number of pods in each state (mesh_state_name), for metrics. */
-enum mesh_state { MESH_STATE_NONE, MESH_STATE_PENDING, MESH_STATE_ENABLED, MESH_STATE_RELEASING, MESH_STATE_FAILED, MESH_STATE_COUNT };
+enum mesh_state {
+	MESH_STATE_NONE,
+	MESH_STATE_PENDING,
+	MESH_STATE_ENABLED,
+	MESH_STATE_RELEASING,
+	MESH_STATE_FAILED,
+	MESH_STATE_COUNT
+};
 const char *mesh_state_name(enum mesh_state state);
 void mesh_count_states(const struct mesh *mesh, size_t ret_counts[MESH_STATE_COUNT]);
 
 /* A new pod, as the plugin's ADD brings it (arrival.c).
  *
- * `decided` comes once: MESH_VERDICT_REDIRECT with a redirect to apply, or MESH_VERDICT_SKIP; or not at all where `finished` refuses
- * at once. After a redirect the plugin reports by mesh_arrival_reported (NULL: applied), and `finished` comes with the result.
- * Both may be called from inside mesh_arrival_begin and mesh_arrival_reported. After `finished` the arrival is over and freed. */
+ * Either `decided` comes with MESH_VERDICT_SKIP, and that is all; or with MESH_VERDICT_REDIRECT and a redirect to apply: then
+ * the plugin reports by mesh_arrival_reported (NULL: applied), and `finished` comes with the result. `finished` may also refuse
+ * before anything was decided. Both may be called from inside mesh_arrival_begin and mesh_arrival_reported. After a skip, and
+ * after `finished`, the arrival is over and freed. */
 enum mesh_verdict { MESH_VERDICT_REDIRECT, MESH_VERDICT_SKIP };
 struct mesh_arrival;
 struct mesh_arrival_listener {
@@ -100,8 +110,8 @@ struct mesh_arrival_listener {
 	void *data;
 };
 /* Takes `attachment` (cleared for the caller) and a duplicate of `netns`. */
-int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, const struct mesh_arrival_listener *listener,
-		       struct error *error, struct mesh_arrival **ret_arrival);
+int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns,
+		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival);
 void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem);
 /* The plugin went away: what was done is taken back. The arrival is freed. */
 void mesh_arrival_abandon(struct mesh_arrival *arrival);

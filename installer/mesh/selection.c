@@ -218,7 +218,7 @@ bool selector_matches(const struct selector *selector, const struct labels *labe
 	return true;
 }
 
-static bool is_excluded(const struct selection *selection, const char *namespace_name)
+bool selection_is_excluded(const struct selection *selection, const char *namespace_name)
 {
 	for (size_t i = 0; i < selection->exclude_namespaces_count; i++)
 		if (strcmp(selection->exclude_namespaces[i], namespace_name) == 0)
@@ -263,11 +263,13 @@ void selection_decide(const struct selection *selection, const struct pod *pod, 
 	describe_mode(&pod->labels, pod_mode, sizeof pod_mode);
 	describe_mode(namespace_labels, namespace_mode, sizeof namespace_mode);
 
-	if (pod->host_network)
+	if (selection->releases_all)
+		DECIDE(&decision, false, "ambient-cni is being uninstalled");
+	else if (pod->host_network)
 		DECIDE(&decision, false, "the pod runs in the host's network (spec.hostNetwork)");
 	else if (labels_get(&pod->annotations, ANNOTATION_SIDECAR))
 		DECIDE(&decision, false, "the pod has a sidecar (annotation " ANNOTATION_SIDECAR ")");
-	else if (is_excluded(selection, pod->namespace_name))
+	else if (selection_is_excluded(selection, pod->namespace_name))
 		DECIDE(&decision, false, "namespace %s is excluded (setting excludeNamespaces)", pod->namespace_name);
 	else if (strcmp(pod->namespace_name, selection->system_namespace) == 0 && has_label(&pod->labels, "app", "ztunnel"))
 		DECIDE(&decision, false, "the pod is the tunnel (label app=ztunnel in namespace %s)", pod->namespace_name);
@@ -295,7 +297,7 @@ void selection_decide(const struct selection *selection, const struct pod *pod, 
 bool selection_namespace_is_outside(const struct selection *selection, const struct namespace_object *namespace_object)
 {
 	static const struct labels no_labels = { 0 };
-	if (is_excluded(selection, namespace_object->name))
+	if (selection_is_excluded(selection, namespace_object->name))
 		return true;
 	for (size_t i = 0; i < selection->selectors->count; i++) {
 		const struct enablement_selector *item = &selection->selectors->items[i];

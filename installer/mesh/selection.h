@@ -48,6 +48,7 @@ struct selection {
 	const char *daemon_set_name;
 	const struct redirect *defaults; /* the node's */
 	bool allow_pod_exclusions;
+	bool releases_all; /* an uninstall: no pod is wanted any more */
 };
 
 struct selection_decision {
@@ -60,6 +61,9 @@ struct selection_decision {
 /* `namespace_object` is NULL where it is not known: then only the pod's own labels count. */
 void selection_decide(const struct selection *selection, const struct pod *pod, const struct namespace_object *namespace_object,
 		      struct selection_decision *ret_decision);
+
+/* Whether the setting excludeNamespaces names it. */
+bool selection_is_excluded(const struct selection *selection, const char *namespace_name);
 
 /* Whether the namespace is outside the mesh for every pod in it that does not opt in itself. */
 bool selection_namespace_is_outside(const struct selection *selection, const struct namespace_object *namespace_object);

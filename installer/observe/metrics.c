@@ -25,8 +25,8 @@ const char *metrics_verb_name(enum metrics_verb verb)
 const char *metrics_plugin_result_name(enum metrics_plugin_result result)
 {
 	static const char *const names[METRICS_PLUGIN_RESULT_COUNT] = {
-		[METRICS_PLUGIN_ENROLLED] = "enrolled", [METRICS_PLUGIN_OUTSIDE] = "outside",
-		[METRICS_PLUGIN_DONE] = "done",		[METRICS_PLUGIN_REFUSED] = "refused",
+		[METRICS_PLUGIN_ENROLLED] = "enrolled",	  [METRICS_PLUGIN_OUTSIDE] = "outside",
+		[METRICS_PLUGIN_DONE] = "done",		  [METRICS_PLUGIN_REFUSED] = "refused",
 		[METRICS_PLUGIN_ABANDONED] = "abandoned",
 	};
 	return names[result];
@@ -46,8 +46,8 @@ const char *metrics_phase_name(enum metrics_phase phase)
 const char *metrics_step_name(enum metrics_step step)
 {
 	static const char *const names[METRICS_STEP_COUNT] = {
-		[METRICS_STEP_NAMESPACE] = "namespace", [METRICS_STEP_PROBE] = "probe",
-		[METRICS_STEP_RULES] = "rules",		[METRICS_STEP_TUNNEL] = "tunnel",
+		[METRICS_STEP_NAMESPACE] = "namespace",	  [METRICS_STEP_PROBE] = "probe",
+		[METRICS_STEP_RULES] = "rules",		  [METRICS_STEP_TUNNEL] = "tunnel",
 		[METRICS_STEP_ANNOTATION] = "annotation", [METRICS_STEP_STATE] = "state",
 	};
 	return names[step];

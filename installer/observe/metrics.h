@@ -1,5 +1,5 @@
-/* What the node agent counts. A plain struct that the agent owns and lends to the rooms that count; the text for Prometheus is made
- * of it in metrics_text.c. One thread, so that an increment is an increment. */
+/* What the node agent counts. A plain struct that the agent owns and lends to the rooms that count; the text for Prometheus is
+ * made of it in metrics_text.c. One thread, so that an increment is an increment. */
 #ifndef AMBIENT_INSTALLER_OBSERVE_METRICS_H
 #define AMBIENT_INSTALLER_OBSERVE_METRICS_H
 
@@ -29,7 +29,13 @@ enum metrics_plugin_result {
 	METRICS_PLUGIN_ABANDONED, /* the plugin went away before the result */
 	METRICS_PLUGIN_RESULT_COUNT,
 };
-enum metrics_phase { METRICS_PHASE_DECISION, METRICS_PHASE_APPLY, METRICS_PHASE_TUNNEL, METRICS_PHASE_TOTAL, METRICS_PHASE_COUNT };
+enum metrics_phase {
+	METRICS_PHASE_DECISION,
+	METRICS_PHASE_APPLY,
+	METRICS_PHASE_TUNNEL,
+	METRICS_PHASE_TOTAL,
+	METRICS_PHASE_COUNT
+};
 
 /* A step of a pod's way in or out, for errors. */
 enum metrics_step {

@@ -1,0 +1,100 @@
+/* The annotation ambient.istio.io/redirection: what peers act on.
+ *
+ * Compared is what the source shows of the pod, or what we wrote last and the source has not shown yet. A patch bears the pod's
+ * uid, so that a late one can't hit a successor of the same name. One is on its way at a time; when another value is wanted
+ * meanwhile, it follows. A source that is never written to (a folder) is as good as written. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "installer/mesh/state.h"
+
+#define RETRY_LEAST 0.05
+#define RETRY_MOST 10.0
+
+static bool texts_equal(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool set_text(char **text, const char *value)
+{
+	char *copy = value ? strdup(value) : NULL;
+	if (value && !copy)
+		return false;
+	free(*text);
+	*text = copy;
+	return true;
+}
+
+void mesh_annotation_seen(struct mesh_pod *pod)
+{
+	/* What a patch on its way makes of it comes with its answer. */
+	if (pod->patch)
+		return;
+	const char *shown = labels_get(&pod->object->annotations, ANNOTATION_REDIRECTION);
+	if (pod->mesh->source.self && !pod->mesh->source.annotate_pod)
+		return;
+	set_text(&pod->annotation, shown);
+}
+
+void mesh_annotation_cancel(struct mesh_pod *pod)
+{
+	if (pod->patch)
+		pod->mesh->source.cancel(pod->mesh->source.self, pod->patch);
+	pod->patch = NULL;
+}
+
+static void answered(void *data, enum source_outcome outcome, const cJSON *object, const struct error *error)
+{
+	struct mesh_pod *pod = data;
+	struct metrics *metrics = pod->mesh->settings.metrics;
+	(void)object;
+	pod->patch = NULL;
+	switch (outcome) {
+	case SOURCE_DONE:
+		metrics->annotation_patches[METRICS_PATCH_DONE]++;
+		pod->annotate_failures = 0;
+		set_text(&pod->annotation, pod->patch_value);
+		break;
+	case SOURCE_GONE: /* the watch will say so too */
+		metrics->annotation_patches[METRICS_PATCH_GONE]++;
+		set_text(&pod->annotation, pod->patch_value);
+		break;
+	case SOURCE_FAILED: {
+		metrics->annotation_patches[METRICS_PATCH_FAILED]++;
+		double wait = RETRY_LEAST * (double)(1U << (pod->annotate_failures < 8 ? pod->annotate_failures : 8));
+		pod->annotate_after = mesh_now() + (wait < RETRY_MOST ? wait : RETRY_MOST);
+		if (pod->annotate_failures++ == 0)
+			mesh_log(pod, LOG_LEVEL_WARN, "annotate", "cannot set annotation %s, it is tried again: %s",
+				 ANNOTATION_REDIRECTION, error->message);
+		metrics->reconcile_errors[METRICS_STEP_ANNOTATION]++;
+		break;
+	}
+	}
+	mesh_queue(pod);
+}
+
+bool mesh_annotate(struct mesh_pod *pod, const char *value)
+{
+	const struct source *source = &pod->mesh->source;
+	struct error error = { 0 };
+	if (pod->patch)
+		return false;
+	if (texts_equal(pod->annotation, value))
+		return true;
+	if (!source->annotate_pod)
+		return set_text(&pod->annotation, value);
+	double now = mesh_now();
+	if (!pod->object)
+		return false;
+	if (pod->annotate_after > now) {
+		mesh_queue_after(pod, pod->annotate_after - now);
+		return false;
+	}
+	if (!set_text(&pod->patch_value, value))
+		return false;
+	if (source->annotate_pod(source->self, pod->namespace_name, pod->name, pod->uid, ANNOTATION_REDIRECTION, value,
+				 answered, pod, &error, &pod->patch) < 0)
+		answered(pod, SOURCE_FAILED, NULL, &error);
+	return false;
+}

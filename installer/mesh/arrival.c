@@ -1,0 +1,479 @@
+/* A new pod: an ADD of the plugin, and what takes an attachment away again (DEL, GC).
+ *
+ * The question is answered from the store. A pod that the watch has not shown yet is read once from the source; where the
+ * source is away, what is known of the namespace decides, as it would in the plugin. Then the order is strict, since nothing
+ * runs yet: rules (the plugin's), probe address, the tunnel's Add, success. From the decision to the report the namespace is
+ * the plugin's alone. Whatever ends the ADD otherwise takes back what was done here; the plugin takes back what it did. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/wire.h"
+#include "installer/mesh/state.h"
+
+/* A runtime holds locks during an ADD, and tries again by itself: shorter than the plugin's timeoutSeconds, so that the reason
+ * is told. */
+#define ARRIVAL_PATIENCE 4.0
+
+enum arrival_stage {
+	ARRIVAL_WAITS,	   /* for the source to know pod and namespace */
+	ARRIVAL_READS,	   /* the pod from the source */
+	ARRIVAL_APPLIES,   /* the plugin does */
+	ARRIVAL_IN_TUNNEL, /* an Add is on its way, or no tunnel is connected */
+};
+
+struct mesh_arrival {
+	TAILQ_ENTRY(mesh_arrival) all;
+	struct mesh *mesh;
+	struct mesh_arrival_listener listener;
+	struct attachment attachment;
+	int netns;
+	enum arrival_stage stage;
+	struct mesh_pod *pod; /* from the decision on */
+	struct source_request *request;
+	bool has_read; /* the source was asked for this pod: it does not know it */
+	struct event *deadline;
+	double began, decided, reported;
+	char waits_for[256];
+};
+
+static void arrival_free(struct mesh_arrival *arrival)
+{
+	if (arrival->pod)
+		arrival->pod->arrival = NULL;
+	if (arrival->request)
+		arrival->mesh->source.cancel(arrival->mesh->source.self, arrival->request);
+	TAILQ_REMOVE(&arrival->mesh->arrivals, arrival, all);
+	attachment_clear(&arrival->attachment);
+	if (arrival->netns >= 0)
+		close(arrival->netns);
+	if (arrival->deadline)
+		event_free(arrival->deadline);
+	free(arrival);
+}
+
+/* What was done here for the pod that does not arrive. */
+static void take_back(struct mesh_arrival *arrival)
+{
+	struct mesh_pod *pod = arrival->pod;
+	if (!pod)
+		return;
+	if (arrival->stage == ARRIVAL_IN_TUNNEL) {
+		/* ztunnel tries a refused Add again and is not ready until then: it has to be told. */
+		if (pod->tunnel != POD_TUNNEL_UNKNOWN && tunnel_delete(arrival->mesh->tunnel, pod->uid, NULL) == 0)
+			pod->tunnel = POD_TUNNEL_DELETING;
+		probe_set_remove(arrival->mesh->probes, pod->uid);
+		sandbox_forget(pod);
+		pod->is_enrolled = false;
+		pod->was_accepted = false;
+		mesh_remember_enrolled(arrival->mesh);
+	}
+	pod->is_torn_down = true;
+	pod->arrival = NULL;
+	arrival->pod = NULL;
+	mesh_queue(pod);
+}
+
+static void finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)
+{
+	struct mesh *mesh = arrival->mesh;
+	struct metrics *metrics = mesh->settings.metrics;
+	struct mesh_arrival_listener listener = arrival->listener;
+	double now = mesh_now();
+	if (code == CNI_OK) {
+		histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TUNNEL], now - arrival->reported);
+		histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], now - arrival->began);
+		metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_ENROLLED]++;
+	} else {
+		metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_REFUSED]++;
+		if (arrival->pod) {
+			mesh_log(arrival->pod, LOG_LEVEL_WARN, "add", "the pod can't start yet: %s", message);
+			mesh_event(arrival->pod, true, "EnrolmentFailed", message);
+		} else {
+			log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "pod %s/%s can't start yet: %s",
+				  arrival->attachment.pod_namespace, arrival->attachment.pod_name, message);
+		}
+		take_back(arrival);
+	}
+	arrival_free(arrival);
+	listener.finished(listener.data, code, message);
+}
+
+/* The pod starts outside the mesh. */
+static void skip(struct mesh_arrival *arrival, const char *reason)
+{
+	struct mesh *mesh = arrival->mesh;
+	struct metrics *metrics = mesh->settings.metrics;
+	struct error error = { 0 };
+	metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_OUTSIDE]++;
+	histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], mesh_now() - arrival->began);
+	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_SKIP, reason, NULL);
+	/* Nobody waits any more. Where the namespace is, is remembered for the day the pod is labelled. */
+	if (arrival->attachment.pod_uid && attachment_write(mesh->settings.run_dir, &arrival->attachment, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+	arrival_free(arrival);
+}
+
+static bool is_outside(const struct mesh *mesh, const char *namespace_name)
+{
+	const struct mesh_namespace *entry = mesh_find_namespace(mesh, namespace_name);
+	if (entry)
+		return selection_namespace_is_outside(&mesh->settings.selection, entry->object) && !entry->has_enrolled_pod;
+	return !mesh_is_listed(mesh) && outside_is_listed(&mesh->outside, namespace_name);
+}
+
+static void wait_for(struct mesh_arrival *arrival, const char *what)
+{
+	arrival->stage = ARRIVAL_WAITS;
+	snprintf(arrival->waits_for, sizeof arrival->waits_for, "%s", what);
+}
+
+static void look(struct mesh_arrival *arrival);
+
+/* The source does not know the pod, or can't be asked. */
+static void decide_without_pod(struct mesh_arrival *arrival, const char *why)
+{
+	char reason[512];
+	if (is_outside(arrival->mesh, arrival->attachment.pod_namespace) && !arrival->mesh->settings.is_closed_when_away) {
+		snprintf(reason, sizeof reason, "its namespace is outside the mesh, and %s", why);
+		skip(arrival, reason);
+		return;
+	}
+	snprintf(reason, sizeof reason, "%s, and its namespace is not known to be outside the mesh; the runtime will try again",
+		 why);
+	finish(arrival, CNI_TRY_AGAIN_LATER, reason);
+}
+
+static void pod_was_read(void *data, enum source_outcome outcome, const cJSON *object, const struct error *error)
+{
+	struct mesh_arrival *arrival = data;
+	struct mesh *mesh = arrival->mesh;
+	struct error problem = { 0 };
+	cleanup_pod struct pod *pod = NULL;
+	char why[1200];
+	arrival->request = NULL;
+	arrival->has_read = true;
+	if (outcome == SOURCE_DONE) {
+		if (pod_from_json(object, &problem, &pod) == 0 && mesh_put_pod(mesh, &pod, &problem, NULL) == 0) {
+			look(arrival);
+			return;
+		}
+		snprintf(why, sizeof why, "the source's object of it can't be used (%s)", problem.message);
+	} else if (outcome == SOURCE_GONE) {
+		snprintf(why, sizeof why, "the source knows no pod of this name");
+	} else {
+		snprintf(why, sizeof why, "the source can't be asked (%s)", error->message);
+	}
+	decide_without_pod(arrival, why);
+}
+
+/* Looks whether the question can be answered by now. May end the arrival. */
+static void look(struct mesh_arrival *arrival)
+{
+	struct mesh *mesh = arrival->mesh;
+	const struct attachment *attachment = &arrival->attachment;
+	struct error error = { 0 };
+	if (selection_is_excluded(&mesh->settings.selection, attachment->pod_namespace)) {
+		skip(arrival, "its namespace is excluded (setting excludeNamespaces)");
+		return;
+	}
+	if (!mesh_is_listed(mesh)) {
+		const char *trouble = mesh_source_trouble(mesh);
+		if (trouble) {
+			char why[600];
+			snprintf(why, sizeof why, "pods and namespaces can't be listed (%.400s)", trouble);
+			decide_without_pod(arrival, why);
+		} else {
+			wait_for(arrival, "pods and namespaces are still being listed");
+		}
+		return;
+	}
+	struct mesh_pod *pod =
+		mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, attachment->pod_uid);
+	if (!pod || !pod->object) {
+		if (arrival->has_read) {
+			decide_without_pod(arrival, "the source knows only another pod of this name");
+			return;
+		}
+		arrival->stage = ARRIVAL_READS;
+		if (mesh->source.get_pod(mesh->source.self, attachment->pod_namespace, attachment->pod_name, pod_was_read,
+					 arrival, &error, &arrival->request) < 0)
+			pod_was_read(arrival, SOURCE_FAILED, NULL, &error);
+		return;
+	}
+	/* Host network and sidecars need no namespace's labels, but these are rare: everything waits for them. */
+	if (!mesh_find_namespace(mesh, attachment->pod_namespace)) {
+		wait_for(arrival, "its namespace has not been seen yet");
+		return;
+	}
+	mesh_decide(pod);
+	if (!pod->decision.wanted) {
+		/* Not the sandbox that was: its DEL may come later, or never. */
+		if (!sandbox_is_held(&pod->sandbox)) {
+			sandbox_remember(pod, attachment);
+			pod->is_torn_down = false;
+		}
+		skip(arrival, pod->decision.reason);
+		return;
+	}
+	if (pod->arrival)
+		finish(pod->arrival, CNI_TRY_AGAIN_LATER, "another ADD of the same pod has come");
+	arrival->stage = ARRIVAL_APPLIES;
+	arrival->pod = pod;
+	pod->arrival = arrival;
+	arrival->decided = mesh_now();
+	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_DECISION],
+			  arrival->decided - arrival->began);
+	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason, &pod->wanted);
+}
+
+static void ask_tunnel(struct mesh_arrival *arrival)
+{
+	struct mesh_pod *pod = arrival->pod;
+	struct error error = { 0 };
+	/* A snapshot on its way may have named it already. */
+	if (pod->tunnel == POD_TUNNEL_ADDING || pod->tunnel == POD_TUNNEL_ACCEPTED)
+		return;
+	if (tunnel_connections(arrival->mesh->tunnel) == 0) {
+		snprintf(arrival->waits_for, sizeof arrival->waits_for,
+			 "no tunnel is connected to this node's agent (kubectl get pods -n %s -l app=ztunnel)",
+			 arrival->mesh->settings.selection.system_namespace);
+		return;
+	}
+	const struct tunnel_workload workload = {
+		.uid = pod->uid,
+		.name = pod->name,
+		.namespace_name = pod->namespace_name,
+		.service_account = pod->service_account,
+		.netns = pod->sandbox.netns,
+	};
+	snprintf(arrival->waits_for, sizeof arrival->waits_for, "the tunnel did not answer");
+	if (tunnel_add(arrival->mesh->tunnel, &workload, &error) < 0)
+		finish(arrival, CNI_TUNNEL_REFUSED, error.message);
+	else
+		pod->tunnel = POD_TUNNEL_ADDING;
+}
+
+static void deadline_passed(evutil_socket_t fd, short what, void *data)
+{
+	struct mesh_arrival *arrival = data;
+	char message[600];
+	(void)fd;
+	(void)what;
+	if (arrival->stage == ARRIVAL_APPLIES) {
+		finish(arrival, CNI_TRY_AGAIN_LATER, "the plugin did not report");
+		return;
+	}
+	snprintf(message, sizeof message, "%s; the runtime will try again", arrival->waits_for);
+	finish(arrival, CNI_TRY_AGAIN_LATER, message);
+}
+
+int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns,
+		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival)
+{
+	if (!attachment->pod_namespace || !attachment->pod_name)
+		return error_say(error, EINVAL, "the attachment names no pod");
+	struct mesh_arrival *arrival = calloc(1, sizeof *arrival);
+	if (!arrival)
+		return error_set(error, ENOMEM, "cannot take an ADD");
+	arrival->mesh = mesh;
+	arrival->listener = *listener;
+	arrival->netns = fcntl(netns, F_DUPFD_CLOEXEC, 3);
+	arrival->deadline = evtimer_new(mesh->base, deadline_passed, arrival);
+	TAILQ_INSERT_TAIL(&mesh->arrivals, arrival, all);
+	if (arrival->netns < 0 || !arrival->deadline) {
+		error_set(error, arrival->netns < 0 ? errno : ENOMEM, "cannot take an ADD");
+		arrival_free(arrival);
+		return -1;
+	}
+	arrival->attachment = *attachment;
+	*attachment = (struct attachment){ 0 };
+	arrival->began = mesh_now();
+	mesh_arm(arrival->deadline, ARRIVAL_PATIENCE);
+	/* Before anything is told: a listener may be told at once. */
+	*ret_arrival = arrival;
+	look(arrival);
+	return 0;
+}
+
+void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
+{
+	struct mesh *mesh = arrival->mesh;
+	struct mesh_pod *pod = arrival->pod;
+	struct error error = { 0 };
+	struct redirect_difference difference = { 0 };
+	size_t count = 0;
+	if (arrival->stage != ARRIVAL_APPLIES) {
+		finish(arrival, CNI_INTERNAL, "the plugin reported what it was not asked for");
+		return;
+	}
+	if (problem) {
+		finish(arrival, CNI_CANNOT_REDIRECT, problem);
+		return;
+	}
+	arrival->reported = mesh_now();
+	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_APPLY],
+			  arrival->reported - arrival->decided);
+	/* From here on the new sandbox takes the old one's place everywhere. */
+	arrival->stage = ARRIVAL_IN_TUNNEL;
+	sandbox_forget(pod);
+	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_hold(pod, arrival->netns, &error) < 0 ||
+	    redirect_verify(pod->sandbox.session, &pod->wanted, REDIRECT_STAGE_FULL, &error, &difference) < 0 ||
+	    redirect_copy(&pod->wanted, &error, &pod->sandbox.in_force) < 0) {
+		finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
+		return;
+	}
+	if (difference.text[0]) {
+		char message[700];
+		snprintf(message, sizeof message, "the rules that the plugin reported are not there: %s", difference.text);
+		finish(arrival, CNI_CANNOT_REDIRECT, message);
+		return;
+	}
+	pod->sandbox.verified = time(NULL);
+	pod->sandbox.is_suspect = false;
+	pod->is_torn_down = false;
+	pod->tunnel = POD_TUNNEL_UNKNOWN;
+	pod->is_releasing = false;
+	pod->drain_began = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (probe_set_put(mesh->probes, pod->uid, addresses, count, &error) < 0 || probe_set_flush(mesh->probes, &error) < 0 ||
+	    (mesh->aws && aws_branch_eni_add(mesh->aws, addresses, count, &error, NULL) < 0)) {
+		finish(arrival, CNI_INTERNAL, error.message);
+		return;
+	}
+	ask_tunnel(arrival);
+}
+
+void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outcome, const struct error *error)
+{
+	struct mesh *mesh = arrival->mesh;
+	struct mesh_pod *pod = arrival->pod;
+	struct error problem = { 0 };
+	char message[1200];
+	if (arrival->stage != ARRIVAL_IN_TUNNEL)
+		return;
+	if (outcome == TUNNEL_REFUSED) {
+		snprintf(message, sizeof message, "the tunnel refused the pod: %s", error->message);
+		finish(arrival, CNI_TUNNEL_REFUSED, message);
+		return;
+	}
+	if (outcome != TUNNEL_ACCEPTED) {
+		/* It is asked again when one is connected, until the deadline. */
+		ask_tunnel(arrival);
+		return;
+	}
+	arrival->attachment.is_enrolled = true;
+	redirect_clear(&arrival->attachment.redirect);
+	if (redirect_copy(&pod->wanted, &problem, &arrival->attachment.redirect) < 0 ||
+	    attachment_write(mesh->settings.run_dir, &arrival->attachment, &problem) < 0) {
+		finish(arrival, CNI_IO_FAILURE, problem.message);
+		return;
+	}
+	pod->is_enrolled = true;
+	pod->began = 0;
+	mesh_succeeded(pod);
+	mesh_remember_enrolled(mesh);
+	mesh_log(pod, LOG_LEVEL_INFO, "add", "the new pod is in the mesh after %.1f ms: %s",
+		 (mesh_now() - arrival->began) * 1000, pod->decision.reason);
+	mesh_event(pod, false, "Enrolled", pod->decision.reason);
+	pod->arrival = NULL;
+	arrival->pod = NULL;
+	finish(arrival, CNI_OK, NULL);
+	/* The annotation is nothing that the plugin waits for. */
+	mesh_queue(pod);
+}
+
+void mesh_arrival_abandon(struct mesh_arrival *arrival)
+{
+	arrival->mesh->settings.metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_ABANDONED]++;
+	if (arrival->pod)
+		mesh_log(arrival->pod, LOG_LEVEL_WARN, "add", "the plugin went away before the pod was in the mesh");
+	take_back(arrival);
+	arrival_free(arrival);
+}
+
+void mesh_arrivals_look(struct mesh *mesh)
+{
+	struct mesh_arrival *next;
+	for (struct mesh_arrival *arrival = TAILQ_FIRST(&mesh->arrivals); arrival; arrival = next) {
+		next = TAILQ_NEXT(arrival, all);
+		if (arrival->stage == ARRIVAL_WAITS)
+			look(arrival);
+		else if (arrival->stage == ARRIVAL_IN_TUNNEL)
+			ask_tunnel(arrival);
+	}
+}
+
+void mesh_arrivals_end(struct mesh *mesh)
+{
+	while (!TAILQ_EMPTY(&mesh->arrivals))
+		finish(TAILQ_FIRST(&mesh->arrivals), CNI_TRY_AGAIN_LATER, "the node agent stops");
+}
+
+static void detach(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	struct error error = { 0 };
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED && pod->tunnel != POD_TUNNEL_DELETING &&
+	    tunnel_delete(mesh->tunnel, pod->uid, &error) == 0)
+		pod->tunnel = POD_TUNNEL_DELETING;
+	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid))
+		aws_branch_eni_remove(mesh->aws, addresses, count, &error);
+	probe_set_remove(mesh->probes, pod->uid);
+	if (mesh_state_of(pod) != MESH_STATE_NONE)
+		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");
+	sandbox_forget(pod);
+	pod->is_torn_down = true;
+	pod->is_enrolled = false;
+	pod->is_releasing = false;
+	pod->was_accepted = false;
+	pod->drain_began = 0;
+	pod->began = 0;
+	mesh_remember_enrolled(mesh);
+	mesh_queue(pod);
+}
+
+void mesh_detach(struct mesh *mesh, const struct attachment *attachment)
+{
+	struct mesh_pod *pod, *next;
+	mesh->settings.metrics->plugin_requests[METRICS_VERB_DEL][METRICS_PLUGIN_DONE]++;
+	for (pod = TAILQ_FIRST(&mesh->pods); pod; pod = next) {
+		const struct sandbox *sandbox = &pod->sandbox;
+		next = TAILQ_NEXT(pod, all);
+		/* By the container's id; a pod that was found running has none: by the namespace. A sandbox that another one
+		 * has replaced matches neither. */
+		bool is_meant = sandbox->container_id
+					? strcmp(sandbox->container_id, attachment->container_id) == 0
+					: sandbox->id.inode != 0 && sandbox->id.inode == attachment->netns.inode &&
+						  sandbox->id.device == attachment->netns.device;
+		if (is_meant && !attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface))
+			detach(pod);
+	}
+}
+
+static bool is_valid(const struct wire_message *gc, const char *container_id)
+{
+	for (size_t i = 0; i < gc->valid_count; i++) {
+		if (strcmp(gc->valid[i].container_id, container_id) == 0)
+			return true;
+	}
+	return false;
+}
+
+void mesh_collect(struct mesh *mesh, const struct wire_message *gc)
+{
+	struct mesh_pod *pod, *next;
+	mesh->settings.metrics->plugin_requests[METRICS_VERB_GC][METRICS_PLUGIN_DONE]++;
+	for (pod = TAILQ_FIRST(&mesh->pods); pod; pod = next) {
+		const struct sandbox *sandbox = &pod->sandbox;
+		next = TAILQ_NEXT(pod, all);
+		if (!pod->arrival && sandbox->container_id && sandbox->network && strcmp(sandbox->network, gc->network) == 0 &&
+		    !is_valid(gc, sandbox->container_id))
+			detach(pod);
+	}
+}

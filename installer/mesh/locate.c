@@ -1,0 +1,155 @@
+/* Finding the network namespaces of pods that run already and that nobody remembers: one scan of the host's processes serves
+ * all that wait. A pod that is not found is looked for again, later and later. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ambient/cleanup.h"
+#include "installer/mesh/finder.h"
+#include "installer/mesh/state.h"
+
+/* A scan of a busy node's processes costs some ten milliseconds. */
+#define TOGETHER 0.02
+
+static const char *named_path(const struct mesh_pod *pod)
+{
+	/* Only the node's administrator writes to a folder; anybody who makes pods writes to Kubernetes. */
+	bool is_trusted = pod->mesh->source.self && !pod->mesh->source.annotate_pod;
+	return is_trusted && pod->object ? labels_get(&pod->object->annotations, ANNOTATION_NETNS) : NULL;
+}
+
+static bool can_be_located(const struct mesh_pod *pod)
+{
+	size_t count = 0;
+	mesh_pod_addresses(pod, &count);
+	return !pod->is_torn_down && (named_path(pod) || count > 0) && !(pod->object && pod->object->host_network);
+}
+
+void mesh_locate_soon(struct mesh_pod *pod)
+{
+	/* Without an address it has no sandbox yet, or none that could be told from another's. */
+	if (!can_be_located(pod) || pod->locate_after > 0)
+		return;
+	pod->locate_after = mesh_now();
+	if (!event_pending(pod->mesh->locate, EV_TIMEOUT, NULL))
+		mesh_arm(pod->mesh->locate, TOGETHER);
+}
+
+static void hold(struct mesh_pod *pod, int netns)
+{
+	struct error error = { 0 };
+	if (sandbox_hold(pod, netns, &error) < 0) {
+		sandbox_let_go(pod);
+		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
+		return;
+	}
+	if (pod->failures > 0 && pod->last_error_step == METRICS_STEP_NAMESPACE)
+		mesh_succeeded(pod);
+}
+
+static void hold_named(struct mesh_pod *pod, const char *path)
+{
+	const struct mesh *mesh = pod->mesh;
+	struct error error = { 0 };
+	cleanup_close int netns = -1;
+	if (finder_open_path(path, mesh->settings.proc_dir, mesh->settings.netns_dir, &mesh->host, &error, &netns) < 0) {
+		error_wrap(&error, "annotation " ANNOTATION_NETNS "=%s", path);
+		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
+		return;
+	}
+	hold(pod, netns);
+}
+
+static const char *cgroup_uid(const struct mesh_pod *pod)
+{
+	const char *hash = pod->object ? labels_get(&pod->object->annotations, ANNOTATION_STATIC_POD_UID) : NULL;
+	return hash ? hash : pod->uid;
+}
+
+/* Looks for every pod of the list at once. */
+static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool is_first_look)
+{
+	struct error error = { 0 };
+	cleanup_free struct finder_wish *wishes = calloc(count ? count : 1, sizeof *wishes);
+	if (!wishes)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		wishes[i] = (struct finder_wish){ .uid = cgroup_uid(pods[i]), .netns = -1 };
+		wishes[i].addresses = mesh_pod_addresses(pods[i], &wishes[i].addresses_count);
+	}
+	int result = count ? finder_scan(mesh->settings.proc_dir, &mesh->host, wishes, count, &error) : 0;
+	for (size_t i = 0; i < count; i++) {
+		struct mesh_pod *pod = pods[i];
+		if (result == 0 && wishes[i].result == FINDER_FOUND) {
+			hold(pod, wishes[i].netns);
+			close(wishes[i].netns);
+		} else if (pod->decision.wanted && !is_first_look) {
+			struct error problem = error;
+			if (result == 0)
+				error_set(&problem, 0, "cannot find the pod's network namespace: %s",
+					  finder_result_words(wishes[i].result));
+			mesh_failed(pod, METRICS_STEP_NAMESPACE, &problem);
+		}
+		mesh_queue(pod);
+	}
+}
+
+void mesh_locate(evutil_socket_t fd, short what, void *data)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod;
+	size_t count = 0;
+	(void)fd;
+	(void)what;
+	cleanup_free struct mesh_pod **pods = calloc(mesh->pods_count + 1, sizeof(struct mesh_pod *));
+	if (!pods)
+		return;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (pod->locate_after == 0)
+			continue;
+		pod->locate_after = 0;
+		if (sandbox_is_held(&pod->sandbox) || pod->arrival || !can_be_located(pod))
+			continue;
+		if (named_path(pod)) {
+			hold_named(pod, named_path(pod));
+			mesh_queue(pod);
+		} else {
+			pods[count++] = pod;
+		}
+	}
+	scan(mesh, pods, count, false);
+}
+
+/* The first look: at every pod whose namespace can be told, wanted or not, so that what an earlier run left is known. */
+void mesh_look_around(struct mesh *mesh)
+{
+	struct mesh_pod *pod;
+	size_t count = 0;
+	cleanup_free struct mesh_pod **pods = calloc(mesh->pods_count + 1, sizeof(struct mesh_pod *));
+	if (!pods)
+		return;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		struct error error = { 0 };
+		if (sandbox_is_held(&pod->sandbox) || pod->arrival)
+			continue;
+		if (pod->sandbox.netns_path && sandbox_reopen(pod, &error) == 0)
+			continue;
+		if (named_path(pod) && can_be_located(pod))
+			hold_named(pod, named_path(pod));
+		else if (can_be_located(pod))
+			pods[count++] = pod;
+	}
+	scan(mesh, pods, count, true);
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (!sandbox_is_held(&pod->sandbox))
+			continue;
+		if (pod->sandbox.standing != REDIRECT_STANDING_NOTHING)
+			pod->was_accepted = true;
+		else if (!pod->decision.wanted && !pod->is_remembered)
+			sandbox_let_go(pod);
+		mesh_queue(pod);
+	}
+}

@@ -1,0 +1,395 @@
+/* The mesh as an object: its queue of pods to look at, its timers, its listeners. See mesh.h. */
+#include "installer/mesh/mesh.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ambient/cleanup.h"
+#include "installer/mesh/state.h"
+
+/* Pods that are looked at before the loop gets a turn again: plugins and acks wait no longer than these. */
+#define PODS_PER_TURN 64
+
+#define RETRY_LEAST 0.005
+#define RETRY_MOST 5.0
+
+/* How long the tunnel waits for the source before it is told of what is remembered. */
+#define PATIENCE 5.0
+
+double mesh_now(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+void mesh_arm(struct event *event, double seconds)
+{
+	if (seconds < 0)
+		seconds = 0;
+	struct timeval wait = { .tv_sec = (time_t)seconds,
+				.tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6) };
+	evtimer_add(event, &wait);
+}
+
+void mesh_log(const struct mesh_pod *pod, enum log_level level, const char *step, const char *format, ...)
+{
+	char message[1400], name[512];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(message, sizeof message, format, arguments);
+	va_end(arguments);
+	snprintf(name, sizeof name, "%s/%s", pod->namespace_name, pod->name);
+	const struct log_field fields[] = { { "pod", name }, { "uid", pod->uid }, { "step", step }, { NULL, NULL } };
+	log_write(pod->mesh->settings.log, level, fields, "%s", message);
+}
+
+void mesh_event(const struct mesh_pod *pod, bool is_warning, const char *reason, const char *message)
+{
+	const struct mesh_observer *observer = &pod->mesh->observer;
+	if (observer->pod_event && pod->object)
+		observer->pod_event(observer->data, pod->object, is_warning, reason, message);
+}
+
+void mesh_queue(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	if (pod->is_queued)
+		return;
+	pod->is_queued = true;
+	TAILQ_INSERT_TAIL(&mesh->queue, pod, queue);
+	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
+		mesh_arm(mesh->run, 0);
+}
+
+static void timer_expired(evutil_socket_t fd, short what, void *data)
+{
+	(void)fd;
+	(void)what;
+	mesh_queue(data);
+}
+
+void mesh_queue_after(struct mesh_pod *pod, double seconds)
+{
+	struct timeval due, now;
+	if (!pod->timer)
+		pod->timer = evtimer_new(pod->mesh->base, timer_expired, pod);
+	if (!pod->timer) {
+		mesh_queue(pod); /* no memory: a busy pod is better than one that is forgotten */
+		return;
+	}
+	/* The earlier of two appointments stands. */
+	if (event_pending(pod->timer, EV_TIMEOUT, &due)) {
+		evutil_gettimeofday(&now, NULL);
+		double left = (double)(due.tv_sec - now.tv_sec) + (double)(due.tv_usec - now.tv_usec) / 1e6;
+		if (left <= seconds)
+			return;
+	}
+	mesh_arm(pod->timer, seconds);
+}
+
+void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
+{
+	bool is_news =
+		pod->failures == 0 || pod->last_error_step != step || strcmp(pod->last_error.message, error->message) != 0;
+	double wait = RETRY_LEAST * (double)(1U << (pod->failures < 10 ? pod->failures : 10));
+	if (wait > RETRY_MOST)
+		wait = RETRY_MOST;
+	pod->mesh->settings.metrics->reconcile_errors[step]++;
+	pod->last_error = *error;
+	pod->last_error_step = step;
+	pod->failures++;
+	pod->retry_after = mesh_now() + wait;
+	if (is_news) {
+		mesh_log(pod, LOG_LEVEL_WARN, metrics_step_name(step), "%s; it is tried again", error->message);
+		/* What passes in a moment is nobody's concern. */
+	} else if (pod->failures == 8) {
+		mesh_event(pod, true, "EnrolmentFailing", error->message);
+	}
+	mesh_queue_after(pod, wait);
+}
+
+void mesh_succeeded(struct mesh_pod *pod)
+{
+	pod->failures = 0;
+	pod->retry_after = 0;
+	pod->last_error = (struct error){ 0 };
+}
+
+/* Once the source has listed everything, what stands in the pods is looked at; then nothing holds the snapshot. */
+void mesh_consider_snapshot(struct mesh *mesh)
+{
+	if (mesh->is_stopped || !mesh_is_listed(mesh))
+		return;
+	if (!mesh->is_kernel_seen) {
+		mesh_look_around(mesh);
+		mesh->is_kernel_seen = true;
+		struct mesh_pod *pod;
+		TAILQ_FOREACH(pod, &mesh->pods, all)
+		{
+			/* Not a first installation: such a pod started while nobody was there to be asked. */
+			if (mesh->outside.time != 0 && pod->decision.wanted && sandbox_is_held(&pod->sandbox) &&
+			    pod->sandbox.standing == REDIRECT_STANDING_NOTHING)
+				mesh->settings.metrics->stale_outside_pods++;
+		}
+	}
+	tunnel_server_set_ready(mesh->tunnel, true);
+	event_del(mesh->patience);
+}
+
+static void patience_is_over(evutil_socket_t fd, short what, void *data)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod;
+	size_t remembered = 0;
+	(void)fd;
+	(void)what;
+	if (mesh_is_listed(mesh) || mesh->is_stopped)
+		return;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	remembered += pod->is_remembered;
+	/* An empty snapshot would cut every pod off. */
+	if (remembered == 0)
+		return;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
+		  "pods and namespaces can't be listed (%s): the tunnel is told of the %zu pods that are remembered",
+		  mesh_source_trouble(mesh) ? mesh_source_trouble(mesh) : "no answer yet", remembered);
+	mesh->is_out_of_patience = true;
+	mesh_look_around(mesh);
+	tunnel_server_set_ready(mesh->tunnel, true);
+}
+
+static void count_left(struct mesh *mesh)
+{
+	struct mesh_pod *pod;
+	if (!mesh->released)
+		return;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (!pod->is_stranded && mesh_has_traces(pod))
+			return;
+	}
+	void (*released)(void *, size_t) = mesh->released;
+	mesh->released = NULL;
+	released(mesh->released_data, mesh->stranded);
+}
+
+static void run(evutil_socket_t fd, short what, void *data)
+{
+	struct mesh *mesh = data;
+	struct error error = { 0 };
+	(void)fd;
+	(void)what;
+	for (int turn = 0; turn < PODS_PER_TURN && !TAILQ_EMPTY(&mesh->queue); turn++) {
+		struct mesh_pod *pod = TAILQ_FIRST(&mesh->queue);
+		TAILQ_REMOVE(&mesh->queue, pod, queue);
+		pod->is_queued = false;
+		mesh_reconcile(pod);
+	}
+	/* One transaction for all of them. What fails is tried again by the set, which says when it is done. */
+	if (mesh->probes && probe_set_flush(mesh->probes, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
+			  "the host's probe rules can't be changed, it is tried again: %s", error.message);
+	if (!TAILQ_EMPTY(&mesh->queue))
+		mesh_arm(mesh->run, 0);
+	count_left(mesh);
+}
+
+static void host_repaired(void *data, const char *difference)
+{
+	struct mesh *mesh = data;
+	mesh->settings.metrics->drift_repairs[METRICS_DRIFT_HOST]++;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "somebody changed the host's probe rules, they were put right: %s",
+		  difference);
+}
+
+static void host_failed(void *data, const struct error *error)
+{
+	struct mesh *mesh = data;
+	mesh->settings.metrics->reconcile_errors[METRICS_STEP_PROBE]++;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s; it is tried again", error->message);
+}
+
+static void host_flushed(void *data)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (pod->tunnel == POD_TUNNEL_ACCEPTED && !pod->is_enrolled && pod->decision.wanted)
+			mesh_queue(pod);
+	}
+}
+
+static void trouble(void *data, enum source_kind kind, const char *reason)
+{
+	struct mesh *mesh = data;
+	bool is_news =
+		(reason != NULL) != (mesh->trouble[kind] != NULL) || (reason && strcmp(reason, mesh->trouble[kind]) != 0);
+	if (!is_news)
+		return;
+	log_write(mesh->settings.log, reason ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, NULL, "%s: %s",
+		  kind == SOURCE_POD ? "pods" : "namespaces", reason ? reason : "the source is well again");
+	free(mesh->trouble[kind]);
+	mesh->trouble[kind] = reason ? strdup(reason) : NULL;
+	mesh_arrivals_look(mesh);
+}
+
+const char *mesh_source_trouble(const struct mesh *mesh)
+{
+	return mesh->trouble[SOURCE_POD] ? mesh->trouble[SOURCE_POD] : mesh->trouble[SOURCE_NAMESPACE];
+}
+
+static void superseded(void *data)
+{
+	struct mesh *mesh = data;
+	mesh_stop(mesh);
+	tunnel_server_close_connections(mesh->tunnel);
+}
+
+struct source_listener mesh_source_listener(struct mesh *mesh)
+{
+	return (struct source_listener){ .list_started = mesh_list_started,
+					 .put = mesh_put,
+					 .gone = mesh_gone,
+					 .list_finished = mesh_list_finished,
+					 .trouble = trouble,
+					 .data = mesh };
+}
+
+struct tunnel_listener mesh_tunnel_listener(struct mesh *mesh)
+{
+	return (struct tunnel_listener){ .snapshot = mesh_tunnel_snapshot,
+					 .answered = mesh_tunnel_answered,
+					 .connections_changed = mesh_tunnel_connections_changed,
+					 .superseded = superseded,
+					 .data = mesh };
+}
+
+void mesh_set_source(struct mesh *mesh, const struct source *source)
+{
+	mesh->source = *source;
+}
+
+void mesh_set_tunnel(struct mesh *mesh, struct tunnel_server *tunnel)
+{
+	mesh->tunnel = tunnel;
+}
+
+void mesh_set_observer(struct mesh *mesh, const struct mesh_observer *observer)
+{
+	mesh->observer = *observer;
+}
+
+bool mesh_is_synced(const struct mesh *mesh)
+{
+	return mesh_is_listed(mesh) && mesh->is_kernel_seen;
+}
+
+bool mesh_host_rules_stand(const struct mesh *mesh)
+{
+	return probe_set_stands(mesh->probes);
+}
+
+int mesh_new(struct event_base *base, const struct mesh_settings *settings, struct error *error, struct mesh **ret_mesh)
+{
+	struct mesh *mesh = calloc(1, sizeof *mesh);
+	if (!mesh)
+		return error_set(error, ENOMEM, "cannot make the mesh");
+	mesh->base = base;
+	mesh->settings = *settings;
+	TAILQ_INIT(&mesh->pods);
+	TAILQ_INIT(&mesh->queue);
+	TAILQ_INIT(&mesh->namespaces);
+	TAILQ_INIT(&mesh->arrivals);
+	TAILQ_INIT(&mesh->closings);
+	mesh->run = evtimer_new(base, run, mesh);
+	mesh->locate = evtimer_new(base, mesh_locate, mesh);
+	mesh->save = evtimer_new(base, mesh_save, mesh);
+	mesh->close = evtimer_new(base, sandbox_close_due, mesh);
+	mesh->patience = evtimer_new(base, patience_is_over, mesh);
+	const struct probe_set_events events = {
+		.repaired = host_repaired, .failed = host_failed, .flushed = host_flushed, .data = mesh
+	};
+	const struct redirect *defaults = settings->selection.defaults;
+	if (!mesh->run || !mesh->locate || !mesh->save || !mesh->close || !mesh->patience) {
+		error_set(error, ENOMEM, "cannot make the mesh");
+	} else if (netns_identify(settings->host_netns, error, &mesh->host) == 0 &&
+		   probe_set_open(base, settings->host_netns, defaults->host_probe_ipv4, defaults->host_probe_ipv6, &events,
+				  error, &mesh->probes) == 0 &&
+		   (!settings->aws_branch_eni || aws_branch_eni_open(settings->host_netns, error, &mesh->aws) == 0)) {
+		mesh_recall(mesh);
+		mesh_arm(mesh->patience, PATIENCE);
+		*ret_mesh = mesh;
+		return 0;
+	}
+	mesh_free(mesh);
+	return -1;
+}
+
+void mesh_free(struct mesh *mesh)
+{
+	if (!mesh)
+		return;
+	mesh_arrivals_end(mesh);
+	if (mesh->save && event_pending(mesh->save, EV_TIMEOUT, NULL))
+		mesh_save(-1, 0, mesh);
+	while (!TAILQ_EMPTY(&mesh->pods))
+		mesh_forget_pod(TAILQ_FIRST(&mesh->pods));
+	mesh_forget_namespaces(mesh);
+	sandbox_close_all(mesh);
+	struct event *events[] = { mesh->run, mesh->locate, mesh->save, mesh->close, mesh->patience };
+	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
+		if (events[i])
+			event_free(events[i]);
+	}
+	probe_set_close(mesh->probes);
+	aws_branch_eni_close(mesh->aws);
+	outside_clear(&mesh->outside);
+	for (int kind = 0; kind < SOURCE_KIND_COUNT; kind++)
+		free(mesh->trouble[kind]);
+	free(mesh);
+}
+
+void mesh_stop(struct mesh *mesh)
+{
+	if (mesh->is_stopped)
+		return;
+	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a successor has taken over: pods are its concern now");
+	mesh->is_stopped = true;
+}
+
+void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data)
+{
+	struct mesh_pod *pod;
+	mesh->released = done;
+	mesh->released_data = data;
+	mesh->settings.selection.releases_all = true;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		mesh_decide(pod);
+		mesh_queue(pod);
+	}
+	mesh_arm(mesh->run, 0);
+}
+
+int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, long seconds, struct error *error)
+{
+	struct mesh_pod *pod = mesh_find_pod_by_name(mesh, namespace_name, name);
+	if (!pod)
+		return error_say(error, ENOENT, "there is no pod %s/%s on this node", namespace_name, name);
+	pod->paused_until = seconds > 0 ? mesh_now() + (double)seconds : 0;
+	if (seconds > 0) {
+		char message[96];
+		snprintf(message, sizeof message, "repair of the pod's redirection is paused for %ld s by hand", seconds);
+		mesh_log(pod, LOG_LEVEL_WARN, "pause", "%s", message);
+		mesh_event(pod, true, "RepairPaused", message);
+	} else {
+		mesh_log(pod, LOG_LEVEL_INFO, "pause", "the pod's redirection is repaired again");
+	}
+	mesh_queue(pod);
+	return 0;
+}

@@ -1,0 +1,451 @@
+/* The order of steps: which one of a pod is next.
+ *
+ * In, for a pod that runs (a new one is the plugin's, arrival.c):
+ *
+ *     namespace held -> probe address registered, routes and table with the guard in -> the tunnel's Add accepted ->
+ *     redirects, one transaction -> annotation enabled
+ *
+ * As long as the tunnel has not accepted the pod its traffic goes on as before: redirects without listeners would refuse every
+ * connection. Once the redirects stood they stay, whatever the tunnel does, until the pod is released: the other way its
+ * traffic would leave in plain text.
+ *
+ * Out:
+ *
+ *     redirects out, one transaction -> annotation off -> drain -> the tunnel's Del -> the rest of the rules, probe address
+ *
+ * New connections go direct at once; what the tunnel carries lives on by marks, route and listeners until the drain ends. The
+ * drain begins with the patch that succeeded, since until then peers send HBONE. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "installer/mesh/listening.h"
+#include "installer/mesh/state.h"
+
+/* Peers go on with HBONE until istiod has told them. */
+#define DRAIN_LEAST 3.0
+#define DRAIN_LOOK 0.25
+
+static bool may_try(const struct mesh_pod *pod, enum metrics_step step)
+{
+	return pod->retry_after == 0 || pod->last_error_step != step || pod->retry_after <= mesh_now();
+}
+
+static bool failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
+{
+	mesh_failed(pod, step, error);
+	return false;
+}
+
+static void succeeded(struct mesh_pod *pod, enum metrics_step step)
+{
+	if (pod->failures > 0 && pod->last_error_step == step)
+		mesh_succeeded(pod);
+}
+
+/* Each step returns whether the next one may be taken. */
+
+static bool step_namespace(struct mesh_pod *pod)
+{
+	struct error error = { 0 };
+	if (sandbox_is_held(&pod->sandbox))
+		return true;
+	if (pod->is_torn_down || !may_try(pod, METRICS_STEP_NAMESPACE))
+		return false;
+	if (pod->sandbox.netns_path) {
+		if (sandbox_reopen(pod, &error) == 0) {
+			succeeded(pod, METRICS_STEP_NAMESPACE);
+			return true;
+		}
+		if (error.number != ENOENT)
+			return failed(pod, METRICS_STEP_NAMESPACE, &error);
+		sandbox_forget(pod);
+	}
+	mesh_locate_soon(pod);
+	return false;
+}
+
+static bool step_look(struct mesh_pod *pod)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	struct error error = { 0 };
+	if (!sandbox->is_looked_at) {
+		if (!may_try(pod, METRICS_STEP_RULES))
+			return false;
+		if (sandbox_look(pod, &error) < 0)
+			return failed(pod, METRICS_STEP_RULES, &error);
+	}
+	if (sandbox->standing != REDIRECT_STANDING_NOTHING && sandbox->is_suspect) {
+		if (sandbox_repair(pod, &error) < 0)
+			return failed(pod, METRICS_STEP_RULES, &error);
+	}
+	if (sandbox->standing == REDIRECT_STANDING_FULL)
+		pod->is_enrolled = true;
+	return true;
+}
+
+static bool step_probe(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	struct error error = { 0 };
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (!may_try(pod, METRICS_STEP_PROBE))
+		return false;
+	if (probe_set_put(mesh->probes, pod->uid, addresses, count, &error) < 0 ||
+	    (mesh->aws && !probe_set_holds(mesh->probes, pod->uid) &&
+	     aws_branch_eni_add(mesh->aws, addresses, count, &error, NULL) < 0))
+		return failed(pod, METRICS_STEP_PROBE, &error);
+	succeeded(pod, METRICS_STEP_PROBE);
+	return true;
+}
+
+static void enrolled(struct mesh_pod *pod)
+{
+	if (pod->is_enrolled)
+		return;
+	pod->is_enrolled = true;
+	double seconds = pod->began ? mesh_now() - pod->began : 0;
+	pod->began = 0;
+	histogram_observe(&pod->mesh->settings.metrics->reconcile_seconds, seconds);
+	mesh_log(pod, LOG_LEVEL_INFO, "enrol", "the pod is in the mesh after %.1f ms: %s", seconds * 1000,
+		 pod->decision.reason);
+	mesh_event(pod, false, "Enrolled", pod->decision.reason);
+}
+
+static bool step_rules(struct mesh_pod *pod)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	struct error error = { 0 };
+	bool is_accepted = pod->tunnel == POD_TUNNEL_ACCEPTED && probe_set_holds(pod->mesh->probes, pod->uid);
+	bool is_full = pod->is_enrolled || is_accepted;
+	enum redirect_standing target = is_full ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
+	if (sandbox->standing == target && redirect_equal(&sandbox->in_force, &pod->wanted)) {
+		succeeded(pod, METRICS_STEP_RULES);
+		return true;
+	}
+	if (!may_try(pod, METRICS_STEP_RULES))
+		return false;
+	bool is_change = sandbox->standing == target;
+	if (sandbox_apply(pod, is_full ? REDIRECT_STAGE_FULL : REDIRECT_STAGE_GUARD, &pod->wanted, &error) < 0)
+		return failed(pod, METRICS_STEP_RULES, &error);
+	succeeded(pod, METRICS_STEP_RULES);
+	if (is_change)
+		mesh_log(pod, LOG_LEVEL_INFO, "rules", "the pod's redirection follows a changed annotation or setting");
+	if (is_full)
+		enrolled(pod);
+	return true;
+}
+
+static bool step_tunnel(struct mesh_pod *pod)
+{
+	struct error error = { 0 };
+	if (pod->tunnel == POD_TUNNEL_ACCEPTED)
+		return true;
+	/* With none connected the next one's snapshot names the pod. */
+	if (pod->tunnel == POD_TUNNEL_ADDING || tunnel_connections(pod->mesh->tunnel) == 0 ||
+	    !may_try(pod, METRICS_STEP_TUNNEL))
+		return false;
+	const struct tunnel_workload workload = {
+		.uid = pod->uid,
+		.name = pod->name,
+		.namespace_name = pod->namespace_name,
+		.service_account = pod->service_account,
+		.netns = pod->sandbox.netns,
+	};
+	if (tunnel_add(pod->mesh->tunnel, &workload, &error) < 0)
+		return failed(pod, METRICS_STEP_TUNNEL, &error);
+	pod->tunnel = POD_TUNNEL_ADDING;
+	pod->is_in_snapshot = false;
+	return false;
+}
+
+static void step_annotation(struct mesh_pod *pod)
+{
+	if (pod->sandbox.standing != REDIRECT_STANDING_FULL) {
+		/* An annotation of an earlier life: after a reboot of the node, say. */
+		if (pod->annotation && pod->tunnel != POD_TUNNEL_ADDING && pod->tunnel != POD_TUNNEL_ACCEPTED)
+			mesh_annotate(pod, NULL);
+	} else if (pod->tunnel == POD_TUNNEL_ACCEPTED) {
+		mesh_annotate(pod, "enabled");
+	} else if (pod->tunnel == POD_TUNNEL_REFUSED) {
+		mesh_annotate(pod, "pending");
+	}
+}
+
+static void enrol(struct mesh_pod *pod)
+{
+	if (pod->is_releasing) {
+		pod->is_releasing = false;
+		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod belongs to the mesh again");
+	}
+	pod->drain_began = 0;
+	pod->is_annotation_off = false;
+	if (!pod->is_enrolled && pod->began == 0)
+		pod->began = mesh_now();
+	if (!step_namespace(pod)) {
+		if (pod->is_torn_down || !pod->mesh->is_kernel_seen)
+			return;
+		step_annotation(pod);
+		return;
+	}
+	if (step_look(pod) && step_probe(pod) && step_rules(pod))
+		step_tunnel(pod);
+	step_annotation(pod);
+}
+
+/* Whether what the tunnel carries has come to its end, or has had its time. */
+static bool step_drain(struct mesh_pod *pod)
+{
+	double now = mesh_now(), most = (double)pod->mesh->settings.release_drain_seconds;
+	struct carried carried = { 0 };
+	struct error error = { 0 };
+	/* A pod that has ended has no connections; one that was never accepted had none carried. */
+	if (most <= 0 || !pod->was_accepted || (pod->object && pod->object->has_ended))
+		return true;
+	if (pod->drain_began == 0) {
+		pod->drain_began = now;
+		mesh_log(pod, LOG_LEVEL_DEBUG, "drain", "what the tunnel carries is let come to its end, at most %.0f s", most);
+	}
+	double elapsed = now - pod->drain_began, least = DRAIN_LEAST < most ? DRAIN_LEAST : most;
+	if (elapsed < least) {
+		mesh_queue_after(pod, least - elapsed);
+		return false;
+	}
+	if (elapsed >= most) {
+		mesh_log(pod, LOG_LEVEL_WARN, "drain",
+			 "after %.0f s (releaseDrainSeconds) the tunnel is told to end what it still carries", most);
+		return true;
+	}
+	if (now < pod->drain_look)
+		return false;
+	if (listening_count_carried(pod->sandbox.netns, &error, &carried) < 0) {
+		/* Who can't look waits the full time. */
+		mesh_log(pod, LOG_LEVEL_DEBUG, "drain", "%s", error.message);
+		carried.connections = 1;
+	}
+	if (carried.connections == 0)
+		return true;
+	pod->drain_look = now + DRAIN_LOOK;
+	mesh_queue_after(pod, DRAIN_LOOK);
+	return false;
+}
+
+static bool step_forget_in_tunnel(struct mesh_pod *pod)
+{
+	struct error error = { 0 };
+	switch (pod->tunnel) {
+	case POD_TUNNEL_UNKNOWN: /* the next snapshot does not name it */
+	case POD_TUNNEL_DELETED:
+		return true;
+	case POD_TUNNEL_DELETING:
+		return false;
+	default:
+		break;
+	}
+	if (!may_try(pod, METRICS_STEP_TUNNEL))
+		return false;
+	if (tunnel_delete(pod->mesh->tunnel, pod->uid, &error) < 0)
+		return failed(pod, METRICS_STEP_TUNNEL, &error);
+	pod->tunnel = POD_TUNNEL_DELETING;
+	return false;
+}
+
+static void finish_release(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	struct error error = { 0 };
+	bool was_releasing = pod->is_releasing;
+	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
+	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
+		mesh_log(pod, LOG_LEVEL_WARN, "release", "%s", error.message);
+	probe_set_remove(mesh->probes, pod->uid);
+	sandbox_let_go(pod);
+	pod->is_releasing = false;
+	pod->drain_began = 0;
+	pod->was_accepted = false;
+	pod->began = 0;
+	mesh_succeeded(pod);
+	if (was_releasing) {
+		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod is out of the mesh: %s", pod->decision.reason);
+		mesh_event(pod, false, "Released", pod->decision.reason);
+	}
+	if (!pod->object && !pod->arrival)
+		mesh_forget_pod(pod);
+}
+
+static void release(struct mesh_pod *pod)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	struct error error = { 0 };
+	if (pod->is_stranded)
+		return;
+	if (sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING && !pod->is_releasing) {
+		pod->is_releasing = true;
+		pod->since = time(NULL);
+		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod leaves the mesh: %s", pod->decision.reason);
+	}
+	if (sandbox_is_held(sandbox) && (!sandbox->is_looked_at || sandbox->standing == REDIRECT_STANDING_FULL)) {
+		if (!may_try(pod, METRICS_STEP_RULES))
+			return;
+		if ((!sandbox->is_looked_at && sandbox_look(pod, &error) < 0) ||
+		    (sandbox->standing == REDIRECT_STANDING_FULL &&
+		     sandbox_apply(pod, REDIRECT_STAGE_GUARD, sandbox->verified ? &sandbox->in_force : &pod->wanted, &error) <
+			     0)) {
+			failed(pod, METRICS_STEP_RULES, &error);
+			return;
+		}
+	}
+	pod->is_enrolled = false;
+	if (!pod->is_annotation_off) {
+		if (pod->object && !mesh_annotate(pod, NULL))
+			return;
+		pod->is_annotation_off = true;
+	}
+	bool is_in = sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING;
+	if ((is_in && !step_drain(pod)) || !step_forget_in_tunnel(pod))
+		return;
+	if (is_in) {
+		if (!may_try(pod, METRICS_STEP_RULES))
+			return;
+		if (sandbox_remove(pod, &error) < 0) {
+			failed(pod, METRICS_STEP_RULES, &error);
+			return;
+		}
+	}
+	finish_release(pod);
+}
+
+bool mesh_has_traces(const struct mesh_pod *pod)
+{
+	return sandbox_is_held(&pod->sandbox) || pod->is_enrolled || pod->is_releasing || pod->tunnel == POD_TUNNEL_ACCEPTED ||
+	       pod->tunnel == POD_TUNNEL_ADDING || pod->tunnel == POD_TUNNEL_REFUSED || pod->tunnel == POD_TUNNEL_DELETING ||
+	       pod->annotation != NULL || pod->patch != NULL;
+}
+
+enum mesh_state mesh_state_of(const struct mesh_pod *pod)
+{
+	if (!pod->decision.wanted)
+		return pod->is_releasing ? MESH_STATE_RELEASING : MESH_STATE_NONE;
+	if (pod->is_enrolled && pod->tunnel != POD_TUNNEL_REFUSED && (pod->tunnel == POD_TUNNEL_ACCEPTED || pod->was_accepted))
+		return MESH_STATE_ENABLED;
+	return pod->failures > 0 ? MESH_STATE_FAILED : MESH_STATE_PENDING;
+}
+
+void mesh_reconcile(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	/* Until the plugin has reported, the namespace is its own; then the arrival takes the steps. */
+	if (mesh->is_stopped || pod->arrival)
+		return;
+	bool is_kept = pod->is_remembered && !mesh_is_listed(mesh);
+	if (!mesh_is_listed(mesh) && !is_kept)
+		return;
+	/* What stands in the kernel is looked at first, of all pods: else a pod that is not wanted and not known to be in would
+	 * be passed over. */
+	if (!mesh->is_kernel_seen && !is_kept)
+		return;
+	enum mesh_state state = mesh_state_of(pod);
+	if (state != pod->shown_state) {
+		pod->shown_state = state;
+		pod->since = time(NULL);
+	}
+	if (pod->decision.wanted)
+		enrol(pod);
+	else if (mesh_has_traces(pod) || !pod->object)
+		release(pod);
+}
+
+void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
+			  const struct error *error)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod = mesh_find_pod(mesh, uid);
+	if (!pod)
+		return;
+	if (kind == TUNNEL_DELETE) {
+		if (pod->tunnel == POD_TUNNEL_DELETING) {
+			pod->tunnel = POD_TUNNEL_DELETED;
+			if (outcome == TUNNEL_REFUSED)
+				mesh_log(pod, LOG_LEVEL_WARN, "tunnel", "the tunnel refused a Del: %s", error->message);
+			mesh_queue(pod);
+		}
+		return;
+	}
+	if (pod->tunnel != POD_TUNNEL_ADDING || outcome == TUNNEL_SUPERSEDED)
+		return;
+	switch (outcome) {
+	case TUNNEL_ACCEPTED:
+		pod->tunnel = POD_TUNNEL_ACCEPTED;
+		pod->was_accepted = true;
+		succeeded(pod, METRICS_STEP_TUNNEL);
+		break;
+	case TUNNEL_REFUSED:
+		pod->tunnel = POD_TUNNEL_REFUSED;
+		if (!pod->arrival)
+			mesh_failed(pod, METRICS_STEP_TUNNEL, error);
+		break;
+	default: /* no answer: the next snapshot asks again */
+		pod->tunnel = POD_TUNNEL_UNKNOWN;
+		break;
+	}
+	if (pod->arrival)
+		mesh_arrival_tunnel(pod->arrival, outcome, error);
+	else
+		mesh_queue(pod);
+}
+
+void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod;
+	size_t count = 0;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		struct error error = { 0 };
+		/* A new pod's rules are the plugin's report away; then its Add follows by itself. */
+		bool is_in = sandbox_is_held(&pod->sandbox) && pod->sandbox.standing != REDIRECT_STANDING_NOTHING;
+		if (!is_in && !pod->is_remembered)
+			continue;
+		/* On its last way out, its Del is what the tunnel needs. */
+		if (pod->tunnel == POD_TUNNEL_DELETING || pod->tunnel == POD_TUNNEL_DELETED)
+			continue;
+		const struct tunnel_workload workload = {
+			.uid = pod->uid,
+			.name = pod->name,
+			.namespace_name = pod->namespace_name,
+			.service_account = pod->service_account,
+			.netns = pod->sandbox.netns,
+		};
+		if (tunnel_snapshot_add(snapshot, &workload, &error) < 0) {
+			mesh_failed(pod, METRICS_STEP_TUNNEL, &error);
+			continue;
+		}
+		pod->tunnel = POD_TUNNEL_ADDING;
+		pod->is_in_snapshot = true;
+		count++;
+	}
+	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a tunnel connected and is told of %zu pods", count);
+}
+
+void mesh_tunnel_connections_changed(void *data, size_t count)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod;
+	if (count == 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
+			  "no tunnel is connected: pods of the mesh stay as they are, new ones wait (kubectl get pods -n %s -l "
+			  "app=ztunnel)",
+			  mesh->settings.selection.system_namespace);
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		/* What it accepted it may have forgotten by now; redirects and annotation stay. */
+		if (count == 0 && pod->tunnel == POD_TUNNEL_ACCEPTED)
+			pod->tunnel = POD_TUNNEL_UNKNOWN;
+		if (pod->decision.wanted)
+			mesh_queue(pod);
+	}
+	mesh_arrivals_look(mesh);
+}

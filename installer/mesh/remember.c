@@ -1,0 +1,277 @@
+/* What a restart needs.
+ *
+ *   runDir/enrolled.json   pods that have rules of ours: so that the tunnel can be told of them while the API is away. What is
+ *                          really there is read from the kernel.
+ *   runDir/outside.json    namespaces outside the mesh: read by the plugin while the agent is away (ambient/outside.h)
+ *   runDir/attachments/    what ADDs brought: written in arrival.c, read here
+ *
+ * Files are written a moment after something changed, together. One that can't be understood is set aside and made anew. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ambient/attachment.h"
+#include "ambient/cleanup.h"
+#include "ambient/file.h"
+#include "ambient/json.h"
+#include "installer/mesh/state.h"
+
+#define SAVE_AFTER 0.05
+#define VERSION 1
+#define FILE_NAME "enrolled.json"
+#define FILE_MAX (4 * 1024 * 1024)
+
+void mesh_remember_enrolled(struct mesh *mesh)
+{
+	mesh->is_enrolled_dirty = true;
+	if (!event_pending(mesh->save, EV_TIMEOUT, NULL))
+		mesh_arm(mesh->save, SAVE_AFTER);
+}
+
+void mesh_remember_outside(struct mesh *mesh)
+{
+	mesh->is_outside_dirty = true;
+	if (!event_pending(mesh->save, EV_TIMEOUT, NULL))
+		mesh_arm(mesh->save, SAVE_AFTER);
+}
+
+static bool add_pod(cJSON *array, const struct mesh_pod *pod)
+{
+	cJSON *entry = cJSON_CreateObject();
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (!cJSON_AddItemToArray(array, entry) || !cJSON_AddStringToObject(entry, "uid", pod->uid) ||
+	    !cJSON_AddStringToObject(entry, "namespace", pod->namespace_name) ||
+	    !cJSON_AddStringToObject(entry, "name", pod->name) ||
+	    !cJSON_AddStringToObject(entry, "serviceAccount", pod->service_account))
+		return false;
+	cJSON *list = cJSON_AddArrayToObject(entry, "addresses");
+	for (size_t i = 0; list && i < count; i++) {
+		char text[POD_ADDRESS_TEXT_MAX];
+		if (!cJSON_AddItemToArray(list, cJSON_CreateString(pod_address_print(&addresses[i], text))))
+			return false;
+	}
+	cJSON *redirect = redirect_to_json(&pod->sandbox.in_force);
+	if (!list || !cJSON_AddItemToObject(entry, "redirect", redirect)) {
+		cJSON_Delete(redirect);
+		return false;
+	}
+	return true;
+}
+
+static int save_enrolled(struct mesh *mesh, struct error *error)
+{
+	cleanup_cjson cJSON *json = cJSON_CreateObject();
+	cleanup_free char *text = NULL, *path = NULL;
+	struct mesh_pod *pod;
+	cJSON *array = NULL;
+	bool is_built = cJSON_AddNumberToObject(json, "version", VERSION) && (array = cJSON_AddArrayToObject(json, "pods"));
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (is_built && (pod->sandbox.standing != REDIRECT_STANDING_NOTHING || pod->is_remembered))
+			is_built = add_pod(array, pod);
+	}
+	if (!is_built || !(text = cJSON_PrintUnformatted(json)))
+		return error_set(error, ENOMEM, "cannot write %s", FILE_NAME);
+	if (file_make_directory(mesh->settings.run_dir, error) < 0 ||
+	    file_join(mesh->settings.run_dir, FILE_NAME, error, &path) < 0)
+		return -1;
+	return file_write(path, text, strlen(text), 0600, error);
+}
+
+static int save_outside(struct mesh *mesh, struct error *error)
+{
+	struct mesh_namespace *entry;
+	cleanup_free struct outside_namespace *list = calloc(mesh->namespaces_count + 1, sizeof *list);
+	if (!list)
+		return error_set(error, ENOMEM, "cannot write outside.json");
+	/* Borrowed from the store. */
+	struct outside outside = { .time = time(NULL), .namespaces = list };
+	TAILQ_FOREACH(entry, &mesh->namespaces, all)
+	{
+		if (selection_namespace_is_outside(&mesh->settings.selection, entry->object))
+			list[outside.count++] = (struct outside_namespace){ .name = entry->object->name,
+									    .uid = entry->object->uid,
+									    .has_enrolled_pod = entry->has_enrolled_pod };
+	}
+	return outside_write(mesh->settings.run_dir, &outside, error);
+}
+
+static void report(struct mesh *mesh, struct error *error)
+{
+	mesh->settings.metrics->reconcile_errors[METRICS_STEP_STATE]++;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s; it is tried again", error->message);
+	*error = (struct error){ 0 };
+	mesh_arm(mesh->save, 5);
+}
+
+void mesh_save(evutil_socket_t fd, short what, void *data)
+{
+	struct mesh *mesh = data;
+	struct error error = { 0 };
+	(void)fd;
+	(void)what;
+	/* Before the first list a part would be written over the whole; after a successor came, ours over its. */
+	if (mesh->is_stopped || !mesh_is_synced(mesh))
+		return;
+	if (mesh->is_enrolled_dirty) {
+		mesh->is_enrolled_dirty = save_enrolled(mesh, &error) < 0;
+		if (mesh->is_enrolled_dirty)
+			report(mesh, &error);
+	}
+	if (mesh->is_outside_dirty) {
+		mesh->is_outside_dirty = save_outside(mesh, &error) < 0;
+		if (mesh->is_outside_dirty)
+			report(mesh, &error);
+	}
+}
+
+static int recall_addresses(struct sandbox *sandbox, char **texts, size_t count)
+{
+	if (count == 0)
+		return 0;
+	struct pod_address *addresses = calloc(count, sizeof *addresses);
+	if (!addresses)
+		return -1;
+	free(sandbox->addresses);
+	sandbox->addresses = addresses;
+	sandbox->addresses_count = 0;
+	for (size_t i = 0; i < count; i++)
+		sandbox->addresses_count += pod_address_parse(texts[i], &addresses[sandbox->addresses_count]);
+	return 0;
+}
+
+int sandbox_remember(struct mesh_pod *pod, const struct attachment *attachment)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	free(sandbox->container_id);
+	free(sandbox->network);
+	free(sandbox->netns_path);
+	sandbox->container_id = strdup(attachment->container_id);
+	sandbox->network = strdup(attachment->network);
+	sandbox->netns_path = attachment->netns_path ? strdup(attachment->netns_path) : NULL;
+	sandbox->id = attachment->netns;
+	return sandbox->container_id && sandbox->network
+		       ? recall_addresses(sandbox, attachment->addresses, attachment->addresses_count)
+		       : -1;
+}
+
+/* Whether the remembered path still leads where it did. */
+static bool leads_there(const char *path, struct netns_id id)
+{
+	cleanup_close int netns = -1;
+	struct netns_id found = { 0 };
+	return path && netns_open(path, NULL, &netns) == 0 && netns_identify(netns, NULL, &found) == 0 &&
+	       found.device == id.device && found.inode == id.inode;
+}
+
+static int recall_attachment(void *data, struct attachment *attachment, struct error *error)
+{
+	struct mesh *mesh = data;
+	(void)error;
+	if (!attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
+		return 0;
+	struct mesh_pod *pod = mesh_find_pod(mesh, attachment->pod_uid);
+	if (!pod)
+		pod = mesh_add_pod(mesh, attachment->pod_uid, attachment->pod_namespace, attachment->pod_name, "default");
+	if (!pod)
+		return 0;
+	/* Of two sandboxes of a pod, the one that is alive is meant. */
+	if (pod->sandbox.container_id && leads_there(pod->sandbox.netns_path, pod->sandbox.id))
+		return 0;
+	sandbox_remember(pod, attachment);
+	return 0;
+}
+
+static void report_corrupt(void *data, const char *message)
+{
+	const struct mesh *mesh = data;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", message);
+}
+
+static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, struct error *error)
+{
+	const char *uid = NULL, *namespace_name = NULL, *name = NULL, *service_account = NULL;
+	const cJSON *addresses = NULL, *redirect = NULL, *address;
+	if (json_get_string(entry, "uid", where, error, &uid) < 0 ||
+	    json_get_string(entry, "namespace", where, error, &namespace_name) < 0 ||
+	    json_get_string(entry, "name", where, error, &name) < 0 ||
+	    json_get_string(entry, "serviceAccount", where, error, &service_account) < 0 ||
+	    json_get_array(entry, "addresses", where, error, &addresses) < 0 ||
+	    json_get_object(entry, "redirect", where, error, &redirect) < 0)
+		return -1;
+	if (!uid || !namespace_name || !name || !service_account)
+		return error_set(error, 0, "%s: uid, namespace, name or serviceAccount is missing", where);
+	/* After the attachments: what they know of the sandbox stays. */
+	struct mesh_pod *pod = mesh_find_pod(mesh, uid);
+	if (!pod)
+		pod = mesh_add_pod(mesh, uid, namespace_name, name, service_account);
+	if (!pod)
+		return error_set(error, ENOMEM, "cannot keep %s", where);
+	if (strcmp(pod->service_account, service_account) != 0) {
+		/* An attachment does not tell it; with a wrong one the tunnel would drop the pod's traffic. */
+		char *copy = strdup(service_account);
+		if (!copy)
+			return error_set(error, ENOMEM, "cannot keep %s", where);
+		free(pod->service_account);
+		pod->service_account = copy;
+	}
+	if (redirect && redirect_from_json(redirect, where, error, &pod->wanted) < 0)
+		return -1;
+	if (pod->sandbox.addresses_count == 0) {
+		char *texts[ATTACHMENT_ADDRESSES_MAX];
+		size_t count = 0;
+		cJSON_ArrayForEach (address, addresses) {
+			if (cJSON_IsString(address) && count < ATTACHMENT_ADDRESSES_MAX)
+				texts[count++] = address->valuestring;
+		}
+		recall_addresses(&pod->sandbox, texts, count);
+	}
+	pod->is_remembered = true;
+	pod->decision =
+		(struct selection_decision){ .wanted = true, .reason = "it was in the mesh before the agent restarted" };
+	return 0;
+}
+
+static int recall_enrolled(struct mesh *mesh, const char *path, struct error *error)
+{
+	cleanup_free char *text = NULL;
+	cleanup_cjson cJSON *json = NULL;
+	const cJSON *array = NULL, *entry;
+	size_t length = 0, index = 0;
+	long version = 0;
+	if (file_read(path, FILE_MAX, error, &text, &length) < 0 ||
+	    json_parse(text, length, FILE_MAX, path, error, &json) < 0 ||
+	    json_get_integer(json, "version", "", VERSION, VERSION, error, &version) < 0 ||
+	    json_get_array(json, "pods", "", error, &array) < 0)
+		return -1;
+	cJSON_ArrayForEach (entry, array) {
+		char where[32];
+		snprintf(where, sizeof where, "pods[%zu]", index++);
+		if (recall_pod(mesh, entry, where, error) < 0)
+			return error_wrap(error, "%s", path);
+	}
+	return 0;
+}
+
+void mesh_recall(struct mesh *mesh)
+{
+	struct error error = { 0 };
+	cleanup_free char *path = NULL, *aside = NULL;
+	if (attachment_list(mesh->settings.run_dir, recall_attachment, report_corrupt, mesh, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+	error = (struct error){ 0 };
+	if (outside_read(mesh->settings.run_dir, &error, &mesh->outside) < 0 && error.number != ENOENT)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s; it is written anew", error.message);
+	error = (struct error){ 0 };
+	if (file_join(mesh->settings.run_dir, FILE_NAME, &error, &path) < 0 || recall_enrolled(mesh, path, &error) == 0 ||
+	    error.number == ENOENT)
+		return;
+	if (asprintf(&aside, "%s.corrupt", path) < 0)
+		aside = NULL;
+	else
+		rename(path, aside);
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
+		  "what was remembered was set aside (%s.corrupt), the kernel tells the rest: %s", path, error.message);
+}

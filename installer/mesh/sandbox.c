@@ -1,0 +1,267 @@
+/* A pod's network namespace, held open while anything of ours is in it.
+ *
+ * Two kinds of socket stay in the namespace: the session, through which rules are read and changed, and the watch, which hears
+ * others change them. They are kept, since closing a netfilter socket soon after something was destroyed in its namespace waits
+ * for the kernel (12 to 36 ms): so they are also closed a second late. They keep a dead namespace alive: a pod that goes lets
+ * go of it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ambient/cleanup.h"
+#include "installer/mesh/state.h"
+
+#define CLOSE_AFTER 1.0
+
+/* Somebody who changes a pod's rules all the time is answered at once this many times a window, then once a second. */
+#define REPAIR_WINDOW 10.0
+#define REPAIRS_PER_WINDOW 50
+#define REPAIR_PAUSE 1.0
+
+struct closing {
+	TAILQ_ENTRY(closing) all;
+	struct redirect_session *session;
+	double due;
+};
+
+void sandbox_close_later(struct mesh *mesh, struct redirect_session *session)
+{
+	if (!session)
+		return;
+	struct closing *closing = calloc(1, sizeof *closing);
+	if (!closing) {
+		redirect_session_close(session);
+		return;
+	}
+	closing->session = session;
+	closing->due = mesh_now() + CLOSE_AFTER;
+	if (TAILQ_EMPTY(&mesh->closings))
+		mesh_arm(mesh->close, CLOSE_AFTER);
+	TAILQ_INSERT_TAIL(&mesh->closings, closing, all);
+}
+
+static void close_first(struct mesh *mesh)
+{
+	struct closing *closing = TAILQ_FIRST(&mesh->closings);
+	TAILQ_REMOVE(&mesh->closings, closing, all);
+	redirect_session_close(closing->session);
+	free(closing);
+}
+
+void sandbox_close_due(evutil_socket_t fd, short what, void *data)
+{
+	struct mesh *mesh = data;
+	(void)fd;
+	(void)what;
+	double now = mesh_now();
+	while (!TAILQ_EMPTY(&mesh->closings) && TAILQ_FIRST(&mesh->closings)->due <= now)
+		close_first(mesh);
+	if (!TAILQ_EMPTY(&mesh->closings))
+		mesh_arm(mesh->close, TAILQ_FIRST(&mesh->closings)->due - now);
+}
+
+void sandbox_close_all(struct mesh *mesh)
+{
+	while (!TAILQ_EMPTY(&mesh->closings))
+		close_first(mesh);
+}
+
+bool sandbox_is_held(const struct sandbox *sandbox)
+{
+	return sandbox->session != NULL;
+}
+
+static void changed(void *data, const struct drift *drift)
+{
+	struct mesh_pod *pod = data;
+	struct sandbox *sandbox = &pod->sandbox;
+	/* What the kernel does by itself (port 0) counts: lo going down takes the route along. */
+	if (drift->kind == DRIFT_NFTABLES && drift->port != 0 && drift->port == redirect_session_port(sandbox->session))
+		return;
+	/* The plugin writes there until it reports. */
+	if (pod->arrival && sandbox->standing == REDIRECT_STANDING_NOTHING)
+		return;
+	sandbox->is_suspect = true;
+	sandbox->suspicion = drift->kind;
+	mesh_queue(pod);
+}
+
+int sandbox_look(struct mesh_pod *pod, struct error *error)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	if (redirect_look(sandbox->session, error, &sandbox->standing) < 0)
+		return -1;
+	sandbox->is_looked_at = true;
+	/* What exactly stands is not known: the first comparison tells. */
+	sandbox->is_suspect = sandbox->standing != REDIRECT_STANDING_NOTHING;
+	return 0;
+}
+
+int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error)
+{
+	struct mesh *mesh = pod->mesh;
+	struct sandbox *sandbox = &pod->sandbox;
+	struct netns_id id = { 0 };
+	cleanup_redirect_session struct redirect_session *session = NULL;
+	struct drift_watch *watch = NULL;
+	cleanup_close int copy = fcntl(netns, F_DUPFD_CLOEXEC, 3);
+	if (copy < 0)
+		return error_set(error, errno, "cannot hold the network namespace");
+	if (netns_identify(copy, error, &id) < 0 || redirect_session_open(copy, error, &session) < 0)
+		return -1;
+	if (id.device == mesh->host.device && id.inode == mesh->host.inode)
+		return error_say(error, EPERM, "the pod's network namespace is the host's own");
+	if (drift_watch_new(mesh->base, copy, changed, pod, error, &watch) < 0)
+		return -1;
+	sandbox_let_go(pod);
+	sandbox->id = id;
+	sandbox->netns = steal_fd(&copy);
+	sandbox->session = steal_pointer(session);
+	sandbox->watch = watch;
+	sandbox->is_looked_at = false;
+	return sandbox_look(pod, error);
+}
+
+int sandbox_reopen(struct mesh_pod *pod, struct error *error)
+{
+	cleanup_close int netns = -1;
+	struct netns_id id = { 0 };
+	if (!pod->sandbox.netns_path || pod->sandbox.id.inode == 0)
+		return error_say(error, ENOENT, "no network namespace is remembered");
+	if (netns_open(pod->sandbox.netns_path, error, &netns) < 0 || netns_identify(netns, error, &id) < 0)
+		return -1;
+	if (id.device != pod->sandbox.id.device || id.inode != pod->sandbox.id.inode)
+		return error_say(error, ENOENT, "%s leads to another namespace by now", pod->sandbox.netns_path);
+	return sandbox_hold(pod, netns, error);
+}
+
+void sandbox_let_go(struct mesh_pod *pod)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	drift_watch_free(sandbox->watch);
+	sandbox->watch = NULL;
+	sandbox_close_later(pod->mesh, sandbox->session);
+	sandbox->session = NULL;
+	if (sandbox->netns >= 0)
+		close(sandbox->netns);
+	sandbox->netns = -1;
+	sandbox->is_suspect = false;
+}
+
+void sandbox_forget(struct mesh_pod *pod)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	sandbox_let_go(pod);
+	free(sandbox->container_id);
+	free(sandbox->network);
+	free(sandbox->netns_path);
+	free(sandbox->addresses);
+	redirect_clear(&sandbox->in_force);
+	*sandbox = (struct sandbox){ .netns = -1 };
+	redirect_init(&sandbox->in_force);
+}
+
+int sandbox_apply(struct mesh_pod *pod, enum redirect_stage stage, const struct redirect *redirect, struct error *error)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	struct redirect copy = { 0 };
+	if (redirect_copy(redirect, error, &copy) < 0)
+		return -1;
+	if (redirect_apply(sandbox->session, redirect, stage, error) < 0) {
+		redirect_clear(&copy);
+		/* All or nothing, but which? */
+		sandbox->is_looked_at = false;
+		return -1;
+	}
+	redirect_clear(&sandbox->in_force);
+	sandbox->in_force = copy;
+	sandbox->standing = stage == REDIRECT_STAGE_FULL ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
+	sandbox->is_suspect = false;
+	sandbox->verified = time(NULL);
+	mesh_remember_enrolled(pod->mesh);
+	return 0;
+}
+
+int sandbox_remove(struct mesh_pod *pod, struct error *error)
+{
+	if (redirect_remove(pod->sandbox.session, error) < 0)
+		return -1;
+	pod->sandbox.standing = REDIRECT_STANDING_NOTHING;
+	pod->sandbox.is_suspect = false;
+	mesh_remember_enrolled(pod->mesh);
+	return 0;
+}
+
+/* Whether the pod's repairs are not more frequent than a fight allows; if not, when to look again. */
+static bool may_repair(struct mesh_pod *pod)
+{
+	double now = mesh_now();
+	if (pod->paused_until > now) {
+		mesh_queue_after(pod, pod->paused_until - now);
+		return false;
+	}
+	if (now - pod->repairs_since > REPAIR_WINDOW) {
+		pod->repairs_since = now;
+		pod->repairs = 0;
+	}
+	if (++pod->repairs <= REPAIRS_PER_WINDOW)
+		return true;
+	if (pod->repairs == REPAIRS_PER_WINDOW + 1) {
+		const char *message =
+			"somebody changes the pod's redirection again and again; it is put right once a second from now on";
+		mesh_log(pod, LOG_LEVEL_WARN, "repair", "%s", message);
+		mesh_event(pod, true, "RedirectionContested", message);
+	}
+	if (now - pod->repairs_since < REPAIR_PAUSE) {
+		mesh_queue_after(pod, REPAIR_PAUSE - (now - pod->repairs_since));
+		return false;
+	}
+	/* The window becomes one of a second, with one repair in it. */
+	pod->repairs_since = now;
+	pod->repairs = REPAIRS_PER_WINDOW + 1;
+	return true;
+}
+
+int sandbox_repair(struct mesh_pod *pod, struct error *error)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	struct redirect_difference difference;
+	/* Before the first comparison what is in force is what is wanted: an earlier run's rules are adopted where they agree.
+	 */
+	const struct redirect *expected = sandbox->verified ? &sandbox->in_force : &pod->wanted;
+	enum redirect_stage stage = sandbox->standing == REDIRECT_STANDING_FULL ? REDIRECT_STAGE_FULL : REDIRECT_STAGE_GUARD;
+	if (redirect_verify(sandbox->session, expected, stage, error, &difference) < 0)
+		return -1;
+	if (difference.text[0] == '\0') {
+		if (!sandbox->verified) {
+			struct redirect copy = { 0 };
+			if (redirect_copy(expected, error, &copy) < 0)
+				return -1;
+			redirect_clear(&sandbox->in_force);
+			sandbox->in_force = copy;
+			mesh_log(pod, LOG_LEVEL_DEBUG, "adopt", "the rules in the pod are as they should be");
+		}
+		sandbox->verified = time(NULL);
+		sandbox->is_suspect = false;
+		mesh_remember_enrolled(pod->mesh);
+		return 0;
+	}
+	bool is_first = !sandbox->verified;
+	if (!is_first && !may_repair(pod))
+		return 0;
+	double began = mesh_now();
+	if (sandbox_apply(pod, stage, expected, error) < 0)
+		return error_wrap(error, "cannot repair the redirection (%s)", difference.text);
+	if (is_first) {
+		mesh_log(pod, LOG_LEVEL_INFO, "adopt", "the rules of an earlier run were replaced: %s", difference.text);
+		return 0;
+	}
+	pod->mesh->settings.metrics
+		->drift_repairs[sandbox->suspicion == DRIFT_ROUTING ? METRICS_DRIFT_ROUTES : METRICS_DRIFT_RULES]++;
+	mesh_log(pod, LOG_LEVEL_WARN, "repair", "somebody changed the pod's redirection, it was put right in %.1f ms: %s",
+		 (mesh_now() - began) * 1000, difference.text);
+	mesh_event(pod, true, "RedirectionRepaired", difference.text);
+	return 0;
+}

@@ -1,0 +1,259 @@
+/* What the files of the mesh share: the mesh's own struct, and one pod's. Private to installer/mesh/. */
+#ifndef AMBIENT_INSTALLER_MESH_STATE_H
+#define AMBIENT_INSTALLER_MESH_STATE_H
+
+#include <sys/queue.h>
+#include <time.h>
+
+#include "ambient/netns.h"
+#include "ambient/outside.h"
+#include "installer/mesh/aws_branch_eni.h"
+#include "installer/mesh/drift.h"
+#include "installer/mesh/mesh.h"
+#include "installer/mesh/probe_set.h"
+
+/* Seconds of CLOCK_MONOTONIC. */
+double mesh_now(void);
+
+/* A pod's sandbox: what is known of its network namespace, and, while it is open, what holds it. */
+struct sandbox {
+	char *container_id;	       /* of the ADD that brought it; NULL: found among processes or by annotation */
+	char *network;		       /* the network configuration's name, of that ADD */
+	char *netns_path;	       /* of that ADD; NULL: not known */
+	struct netns_id id;	       /* 0, 0: the pod's namespace is not known */
+	struct pod_address *addresses; /* of prevResult */
+	size_t addresses_count;
+
+	int netns; /* -1: not held open */
+	struct redirect_session *session;
+	struct drift_watch *watch;
+
+	enum redirect_standing standing; /* rules in the namespace, as of the last look or change */
+	bool is_looked_at;		 /* false: standing is not known */
+	bool is_suspect;		 /* somebody else changed something there: compare */
+	enum drift_kind suspicion;
+	struct redirect in_force; /* what the rules say, while standing is not NOTHING */
+	time_t verified;	  /* CLOCK_REALTIME of the last look at the kernel that agreed; 0: never */
+};
+
+enum pod_tunnel {
+	POD_TUNNEL_UNKNOWN, /* nothing asked; or what was accepted may be forgotten by now */
+	POD_TUNNEL_ADDING,  /* an Add is on its way */
+	POD_TUNNEL_ACCEPTED,
+	POD_TUNNEL_REFUSED,  /* the latest Add was answered with an error */
+	POD_TUNNEL_DELETING, /* a Del is on its way */
+	POD_TUNNEL_DELETED,
+};
+
+enum pod_patch { POD_PATCH_NONE, POD_PATCH_SENT };
+
+struct mesh_pod {
+	/* The key of the index: first, so that a lookup needs no whole pod. */
+	const char *uid; /* metadata.uid; owned */
+	struct mesh *mesh;
+	TAILQ_ENTRY(mesh_pod) all;
+	TAILQ_ENTRY(mesh_pod) queue;
+	bool is_queued;
+
+	/* As the source has it. */
+	struct pod *object; /* NULL: not (yet, or any more) */
+	bool is_listed;	    /* named in the list that is under way */
+	/* Names that outlive the object; owned. */
+	char *name, *namespace_name, *service_account;
+
+	/* As it should be. */
+	struct selection_decision decision;
+	struct redirect wanted; /* the redirect for it, while decision.wanted */
+	char *warning;		/* an annotation that is ignored; NULL: none */
+
+	/* As it is. */
+	struct sandbox sandbox;
+	bool is_torn_down;  /* its sandbox was removed: no namespace is looked for until an ADD brings one */
+	bool is_remembered; /* an earlier run of the agent had it enrolled, and the source has not shown it yet */
+	bool is_enrolled;   /* the redirects stood while the tunnel had accepted: in force until it is released */
+	bool is_releasing;
+	bool is_stranded; /* mesh_release_all could not take its annotation off: it stays enrolled */
+	enum pod_tunnel tunnel;
+	bool was_accepted;   /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
+	bool is_in_snapshot; /* the Add that is on its way belongs to a snapshot */
+
+	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
+	char *annotation;
+	struct source_request *patch;
+	char *patch_value; /* of the patch on its way; NULL: removal */
+	double annotate_after;
+	unsigned int annotate_failures;
+
+	/* Release. */
+	bool is_annotation_off; /* the patch succeeded, or there is nothing to take off */
+	double drain_began;	/* 0: not */
+	double drain_look;	/* the next look at what is carried */
+
+	/* Trying again. */
+	struct event *timer;
+	unsigned int failures;
+	double retry_after; /* nothing that failed is tried before; 0: nothing failed */
+	struct error last_error;
+	enum metrics_step last_error_step;
+	double locate_after;
+
+	/* Drift repair. */
+	unsigned int repairs; /* in the window that began at repairs_since */
+	double repairs_since;
+	double paused_until;
+
+	struct mesh_arrival *arrival; /* an ADD is under way: the namespace is the plugin's until it reports */
+	double began;		      /* when enrolling began; 0: not under way */
+	time_t since;		      /* CLOCK_REALTIME of the last change of state */
+	enum mesh_state shown_state;  /* as last logged */
+};
+
+struct mesh_namespace {
+	const char *name; /* the key: first */
+	struct namespace_object *object;
+	TAILQ_ENTRY(mesh_namespace) all;
+	bool is_listed;
+	bool has_enrolled_pod; /* one in it was enrolled by its own label, ever */
+};
+
+TAILQ_HEAD(mesh_pods, mesh_pod);
+TAILQ_HEAD(mesh_namespaces, mesh_namespace);
+TAILQ_HEAD(mesh_arrivals, mesh_arrival);
+
+/* A session to be closed later (sandbox.c). */
+struct closing;
+TAILQ_HEAD(closings, closing);
+
+struct mesh {
+	struct event_base *base;
+	struct mesh_settings settings;
+	struct mesh_observer observer;
+	struct source source;
+	struct tunnel_server *tunnel;
+
+	struct mesh_pods pods, queue;
+	size_t pods_count;
+	void *pods_by_uid; /* tsearch(3) */
+	struct mesh_namespaces namespaces;
+	size_t namespaces_count;
+	void *namespaces_by_name;
+	struct mesh_arrivals arrivals;
+	struct closings closings;
+
+	struct event *run;	/* the queue is to be worked on */
+	struct event *locate;	/* pods are to be looked for among processes */
+	struct event *save;	/* files are to be written */
+	struct event *close;	/* sessions are to be closed */
+	struct event *patience; /* the source is given up waiting for, for the tunnel's sake */
+
+	struct netns_id host;
+	struct probe_set *probes;
+	struct aws_branch_eni *aws;
+
+	bool is_listed[SOURCE_KIND_COUNT]; /* listed whole at least once */
+	bool is_kernel_seen;		   /* after that, every pod's namespace was looked at once */
+	bool is_out_of_patience;
+	char *trouble[SOURCE_KIND_COUNT];
+	bool is_enrolled_dirty, is_outside_dirty;
+	struct outside outside; /* as read at start, until the source has spoken */
+	bool is_stopped;
+	void (*released)(void *data, size_t stranded);
+	void *released_data;
+	size_t stranded;
+};
+
+/* store.c */
+struct mesh_pod *mesh_find_pod(const struct mesh *mesh, const char *uid);
+/* Newest of that name first. */
+struct mesh_pod *mesh_find_pod_by_name(const struct mesh *mesh, const char *namespace_name, const char *name);
+/* The pod of a source's uid, or of a static pod's config.hash. */
+struct mesh_pod *mesh_find_pod_of_sandbox(const struct mesh *mesh, const char *namespace_name, const char *name,
+					  const char *uid);
+struct mesh_namespace *mesh_find_namespace(const struct mesh *mesh, const char *name);
+/* A pod that only its names are known of. NULL: no memory. */
+struct mesh_pod *mesh_add_pod(struct mesh *mesh, const char *uid, const char *namespace_name, const char *name,
+			      const char *service_account);
+/* Takes the object. */
+int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod);
+void mesh_forget_pod(struct mesh_pod *pod);
+void mesh_forget_namespaces(struct mesh *mesh);
+void mesh_put(void *mesh, enum source_kind kind, const cJSON *object);
+void mesh_gone(void *mesh, enum source_kind kind, const cJSON *object);
+void mesh_list_started(void *mesh, enum source_kind kind);
+void mesh_list_finished(void *mesh, enum source_kind kind);
+/* Whether both kinds have been listed. */
+bool mesh_is_listed(const struct mesh *mesh);
+/* Decides anew from labels and settings. */
+void mesh_decide(struct mesh_pod *pod);
+const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count);
+
+/* mesh.c */
+void mesh_queue(struct mesh_pod *pod);
+void mesh_queue_after(struct mesh_pod *pod, double seconds);
+void mesh_log(const struct mesh_pod *pod, enum log_level level, const char *step, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+void mesh_event(const struct mesh_pod *pod, bool is_warning, const char *reason, const char *message);
+/* Sets (empty: clears) the error that people are shown, counts it, logs it when it is another one. */
+void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error);
+void mesh_succeeded(struct mesh_pod *pod);
+/* Where nothing but the pod's own fault holds the tunnel's snapshot, let it go. */
+void mesh_consider_snapshot(struct mesh *mesh);
+void mesh_arm(struct event *event, double seconds);
+
+/* reconcile.c: does the next steps of one pod. The pod may be gone afterwards. */
+void mesh_reconcile(struct mesh_pod *pod);
+enum mesh_state mesh_state_of(const struct mesh_pod *pod);
+/* Whether the pod has anything of the mesh in or about it. */
+bool mesh_has_traces(const struct mesh_pod *pod);
+void mesh_tunnel_answered(void *mesh, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
+			  const struct error *error);
+void mesh_tunnel_snapshot(void *mesh, struct tunnel_snapshot *snapshot);
+void mesh_tunnel_connections_changed(void *mesh, size_t count);
+
+/* sandbox.c */
+/* Holds the namespace `netns` (duplicated): opens the session and the watch, and looks what stands. */
+int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error);
+/* Opens the remembered path where it still leads to the remembered namespace, and holds it. ENOENT: there is none any more. */
+int sandbox_reopen(struct mesh_pod *pod, struct error *error);
+bool sandbox_is_held(const struct sandbox *sandbox);
+/* Takes over what an ADD told of the sandbox; does not open it. -1: no memory. */
+int sandbox_remember(struct mesh_pod *pod, const struct attachment *attachment);
+/* Lets the namespace go; rules in it stay. What is known of it (id, path, addresses) stays too. */
+void sandbox_let_go(struct mesh_pod *pod);
+/* Forgets all of it. */
+void sandbox_forget(struct mesh_pod *pod);
+int sandbox_look(struct mesh_pod *pod, struct error *error);
+int sandbox_apply(struct mesh_pod *pod, enum redirect_stage stage, const struct redirect *redirect, struct error *error);
+int sandbox_remove(struct mesh_pod *pod, struct error *error);
+/* Compares and puts right what somebody else changed. */
+int sandbox_repair(struct mesh_pod *pod, struct error *error);
+void sandbox_close_later(struct mesh *mesh, struct redirect_session *session);
+void sandbox_close_all(struct mesh *mesh);
+void sandbox_close_due(evutil_socket_t fd, short what, void *mesh);
+
+/* annotate.c: makes the annotation `value` (NULL: none). True: it is so already, or nothing can be done about it any more. */
+bool mesh_annotate(struct mesh_pod *pod, const char *value);
+void mesh_annotation_seen(struct mesh_pod *pod);
+void mesh_annotation_cancel(struct mesh_pod *pod);
+
+/* locate.c */
+void mesh_locate_soon(struct mesh_pod *pod);
+void mesh_locate(evutil_socket_t fd, short what, void *mesh);
+/* Looks once at what stands in every pod whose namespace can be told. */
+void mesh_look_around(struct mesh *mesh);
+
+/* remember.c */
+void mesh_remember_enrolled(struct mesh *mesh);
+void mesh_remember_outside(struct mesh *mesh);
+void mesh_save(evutil_socket_t fd, short what, void *mesh);
+/* Reads what an earlier run left. */
+void mesh_recall(struct mesh *mesh);
+
+/* arrival.c */
+/* Something changed that ADDs may be waiting for. */
+void mesh_arrivals_look(struct mesh *mesh);
+/* The tunnel has answered, or can't, for the pod that arrives. */
+void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outcome, const struct error *error);
+void mesh_arrivals_end(struct mesh *mesh);
+
+#endif
