@@ -68,7 +68,7 @@ struct host {
 	long unready_since; /* 0: not */
 	long withdrawn_since;
 	bool is_outrun;		   /* somebody wrote at the same moment */
-	bool was_right;		   /* the last look found the configuration as it should be */
+	bool was_right;		   /* the last look found the configuration as it should be, or left it so */
 	long undone[FIGHT_UNDONE]; /* when somebody undid our work, a ring */
 	size_t undone_next;
 	struct told told[TOLD_MAX];
@@ -335,7 +335,7 @@ static void look_at_configuration(struct host *host, struct configuration_report
 	int result = configuration_converge(&host->options, may_write, may_withdraw, &problem, report);
 	if (result == 0 && (report->is_written || report->is_pending) && host->was_right)
 		count_undone(host, report);
-	host->was_right = result == 0 && report->is_ready;
+	host->was_right = result == 0 && (report->is_ready || report->is_written);
 
 	if (report->is_withdrawn && host->withdrawn_since == 0)
 		host->withdrawn_since = time;
