@@ -1,6 +1,7 @@
 /* install and uninstall: what the node agent does to the host, by hand. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -13,16 +14,19 @@
 #include "ambient/wire.h"
 #include "installer/cli/commands.h"
 #include "installer/cli/options.h"
+#include "installer/cli/uninstall_all_nodes.h"
 #include "installer/host/host.h"
 #include "installer/host/release.h"
 #include "installer/host_setup.h"
 #include "installer/mesh/probe_set.h"
 
+#define ALL_NODES_SECONDS 300
 #define ANNOTATION "ambient.istio.io/redirection"
 
 struct command {
 	const char *name;
-	bool is_json, is_forced;
+	bool is_json, is_forced, is_all_nodes;
+	unsigned timeout; /* seconds, with is_all_nodes */
 	struct installer_config config;
 };
 
@@ -37,35 +41,61 @@ static int failed(const char *name, const struct error *error, int status)
 	return status;
 }
 
-/* EXIT_STATUS_DONE: go on. */
-static int parse(int argc, char **argv, bool has_force, struct command *command)
+static int wrong_arguments(const char *name)
 {
-	enum { FORCE = 'f', OUTPUT = 'o' };
+	fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", name, name);
+	return EXIT_STATUS_USAGE;
+}
+
+static int parse_seconds(const char *text, struct error *error, unsigned *ret_seconds)
+{
+	char *end;
+	errno = 0;
+	unsigned long value = strtoul(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value < 1 || value > 86400)
+		return error_set(error, 0, "--timeout: expected seconds, 1 to 86400, found \"%.32s\"", text);
+	*ret_seconds = (unsigned)value;
+	return 0;
+}
+
+/* EXIT_STATUS_DONE: go on. */
+static int parse(int argc, char **argv, bool is_uninstall, struct command *command)
+{
+	enum { ALL_NODES = 'a', FORCE = 'f', OUTPUT = 'o', TIMEOUT = 't' };
 	static const struct option options[] = {
 		CONFIG_OPTIONS,
 		{ "output", required_argument, NULL, OUTPUT },
 		{ "force", no_argument, NULL, FORCE },
+		{ "all-nodes", no_argument, NULL, ALL_NODES },
+		{ "timeout", required_argument, NULL, TIMEOUT },
 		{ NULL, 0, NULL, 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	struct error error = { 0 };
 	const char *output = "text";
+	bool has_timeout = false;
 	command->name = argv[0];
+	command->timeout = ALL_NODES_SECONDS;
 	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
 		if (option == OUTPUT)
 			output = optarg;
-		else if (option == FORCE && has_force)
+		else if (option == FORCE && is_uninstall)
 			command->is_forced = true;
-		else if (option == '?' || option == FORCE)
-			return EXIT_STATUS_USAGE;
+		else if (option == ALL_NODES && is_uninstall)
+			command->is_all_nodes = true;
+		else if (option == TIMEOUT && is_uninstall) {
+			if (parse_seconds(optarg, &error, &command->timeout) < 0)
+				return failed(argv[0], &error, EXIT_STATUS_USAGE);
+			has_timeout = true;
+		} else if (option == '?' || option == FORCE || option == ALL_NODES || option == TIMEOUT)
+			return wrong_arguments(argv[0]);
 		else if (config_options_take(&config_options, option, optarg, &error) < 0)
 			return failed(argv[0], &error, EXIT_STATUS_USAGE);
 	}
 	command->is_json = strcmp(output, "json") == 0;
-	if (optind != argc || (!command->is_json && strcmp(output, "text") != 0)) {
-		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
-		return EXIT_STATUS_USAGE;
-	}
+	if (optind != argc || (!command->is_json && strcmp(output, "text") != 0) || (has_timeout && !command->is_all_nodes) ||
+	    (command->is_all_nodes && (command->is_forced || command->is_json)))
+		return wrong_arguments(argv[0]);
 	if (config_options_load(&config_options, &error, &command->config) < 0)
 		return failed(argv[0], &error, EXIT_STATUS_FAILED);
 	for (size_t i = 0; i < command->config.warnings_count; i++)
@@ -258,6 +288,10 @@ int command_uninstall(int argc, char **argv)
 	int status = parse(argc, argv, true, &command);
 	if (status != EXIT_STATUS_DONE)
 		return status;
+	if (command.is_all_nodes)
+		return uninstall_all_nodes(&command.config, command.timeout, &error) == 0
+			       ? EXIT_STATUS_DONE
+			       : failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (!command.is_forced && agent_runs(command.config.run_dir)) {
 		fprintf(stderr,
 			"ambient-installer %s: the node agent runs here and would put everything back: remove its DaemonSet or "

@@ -164,6 +164,32 @@ def test_a_changed_configuration_restarts_the_agents(render):
     assert checksum[0] == checksum[1] != checksum[2]
 
 
+def test_uninstall_hook(render):
+    """It may delete our DaemonSet and nothing else, and only while it runs."""
+    result, off = render({"values": {"uninstallHook": {"timeoutSeconds": 120}, "global": {"imagePullSecrets": ["key"]}}},
+                         {"values": {"uninstallHook": {"enabled": False}}})
+    assert not off.hooks
+    hooks = {o["kind"]: o for o in result.hooks}
+    assert sorted(hooks) == ["Job", "Role", "RoleBinding", "ServiceAccount"] and len(result.hooks) == 4
+    for hook in result.hooks:
+        assert hook["metadata"]["name"] == "istio-cni-uninstall"
+        assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+        assert "hook-succeeded" in hook["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    assert rules(hooks["Role"]) == {("apps", "daemonsets"): ["delete", "get"], ("core", "pods"): ["list"]}
+    assert hooks["Role"]["rules"][0]["resourceNames"] == ["istio-cni-node"]
+    assert hooks["ServiceAccount"]["imagePullSecrets"] == [{"name": "key"}]
+    job = hooks["Job"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["image"] == result.container["image"]
+    assert container["args"] == ["uninstall", "--all-nodes", "--timeout", "120"]
+    assert job["activeDeadlineSeconds"] > 2 * 120
+    assert container["securityContext"]["runAsNonRoot"] and container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    # It is none of the agents, whose absence it waits for, and no pod of the mesh.
+    assert "k8s-app" not in job["template"]["metadata"]["labels"]
+    assert job["template"]["metadata"]["labels"]["app"] != "istio-cni-node"
+    assert job["template"]["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
+
+
 @pytest.mark.parametrize("version, accepted", [("v1.19.9", False), ("v1.20.0", True), ("v1.36.0", True)])
 def test_versions_of_kubernetes(render_any, version, accepted):
     (result,) = render_any({"kubeVersion": version})

@@ -499,6 +499,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         resource, namespace, name, subresource = place
         if self.command == "GET" and name:
             self.get_one(resource, namespace, name)
+        elif self.command == "GET" and namespace and set(query) == {"labelSelector"}:
+            self.list_selected(resource, namespace, query["labelSelector"])
+        elif self.command == "DELETE" and resource.plural == "daemonsets" and name:
+            self.delete_in_foreground(resource, namespace, name, body)
         elif self.command == "GET" and query.get("watch"):
             self.watch(resource, query)
         elif self.command == "GET":
@@ -631,6 +635,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
         self.chunk(text)
         self.wfile.write(b"0\r\n\r\n")
+
+    def list_selected(self, resource, namespace, selector):
+        """What a person's command asks for once: the objects of one namespace that have a label."""
+        key, _, value = selector.partition("=")
+        with self.api.changed:
+            items = [item for item in self.api.objects[resource.plural].values()
+                     if item["metadata"].get("namespace") == namespace and item["metadata"].get("labels", {}).get(key) == value]
+        self.send(200, {"kind": resource.kind + "List", "apiVersion": resource.api_version, "metadata": {}, "items": items})
+
+    # ---- Deleting.
+
+    def delete_in_foreground(self, resource, namespace, name, body):
+        """The object stays, marked, until somebody takes it out (ApiServer.delete), as the garbage collector does in the end."""
+        if json.loads(body or b"{}").get("propagationPolicy") != "Foreground":
+            self.violation("not deleted in the foreground: nobody would see when its pods are gone")
+        found = self.api.get(resource.plural, namespace, name)
+        if not found:
+            self.refuse(404, f'{resource.plural} "{name}" not found', "NotFound")
+            return
+        found["metadata"].setdefault("deletionTimestamp", "2026-11-24T00:00:00Z")
+        found["metadata"].setdefault("finalizers", ["foregroundDeletion"])
+        self.api.put(resource.plural, found)
+        self.send(200, found)
 
     # ---- Watches.
 
