@@ -4,9 +4,13 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "ambient/cleanup.h"
 #include "ambient/file.h"
@@ -15,6 +19,7 @@
 #define VERSION 1
 #define FILE_MAX (256 * 1024)
 #define CONTAINER_ID_MAX 128
+#define ABANDONED_SECONDS 600
 
 void attachment_clear(struct attachment *attachment)
 {
@@ -280,6 +285,16 @@ bool attachment_has_other(const char *run_dir, const char *container_id, const c
 	return false;
 }
 
+/* What a writer that was killed left beside a file (file_write names it NAME.PID.new). One that writes still is faster. */
+static void remove_abandoned(int directory, const char *name)
+{
+	size_t length = strlen(name);
+	struct stat status;
+	if (length > 4 && strcmp(name + length - 4, ".new") == 0 &&
+	    fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mtime + ABANDONED_SECONDS < time(NULL))
+		unlinkat(directory, name, 0);
+}
+
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
 		    void (*corrupt)(void *data, const char *message), void *data, struct error *error)
 {
@@ -295,6 +310,7 @@ int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachm
 		if (!entry)
 			return errno == 0 ? 0 : error_set(error, errno, "cannot list %s", directory);
 		size_t length = strlen(entry->d_name);
+		remove_abandoned(dirfd(stream), entry->d_name);
 		if (length < 6 || strcmp(entry->d_name + length - 5, ".json") != 0)
 			continue;
 		cleanup_free char *path = NULL;

@@ -243,24 +243,21 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 {
 	cleanup_ruleset struct ruleset ruleset = { 0 };
 	struct standing before = { 0 };
+	struct route_added added = { 0 };
 
 	if (ruleset_make(redirect, stage, error, &ruleset) < 0)
 		return -1;
-	if (route_add(session->route, redirect->ipv6, error) < 0) {
-		/* Half of it may stand; but where our table stands the routes are not this call's. */
+	if (route_add_missing(session->route, redirect->ipv6, error, &added) < 0 ||
+	    commit_table(session, &ruleset, error, &before) < 0) {
+		/* Half of it may stand. Where our table stands the routes belong to it; what somebody else had there stays. */
 		if (look(session, NULL, &before) == 0 && !before.has_table)
-			route_remove(session->route, NULL);
-		return -1;
-	}
-	if (commit_table(session, &ruleset, error, &before) < 0) {
-		if (look(session, NULL, &before) == 0 && !before.has_table)
-			route_remove(session->route, NULL);
+			route_take_back(session->route, &added, NULL);
 		return -1;
 	}
 	if (stage == REDIRECT_STAGE_FULL && redirect->existing_connections == EXISTING_CONNECTIONS_RESET &&
 	    !before.has_redirects && forget_connections(session, error) < 0) {
-		if (!before.has_table)
-			redirect_remove(session, NULL);
+		if (!before.has_table && commit_table(session, NULL, NULL, &before) == 0)
+			route_take_back(session->route, &added, NULL);
 		return -1;
 	}
 	return 0;

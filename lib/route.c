@@ -26,6 +26,8 @@
 #define REQUESTS_MAX 4
 #define MESSAGE_SIZE 256
 
+static const int families[] = { AF_INET, AF_INET6 };
+
 static void cleanup_nl_msgp(struct nl_msg **message)
 {
 	if (*message)
@@ -315,11 +317,11 @@ static int look_at_loopback(const struct nlmsghdr *header, void *data)
 		return 0;
 	}
 	const struct ifinfomsg *link = nlmsg_data(header);
-	struct nlattr *attributes[IFLA_MAX + 1], *families[AF_MAX + 1], *inet6[IFLA_INET6_MAX + 1];
+	struct nlattr *attributes[IFLA_MAX + 1], *of_family[AF_MAX + 1], *inet6[IFLA_INET6_MAX + 1];
 	if (header->nlmsg_type != RTM_NEWLINK || !nlmsg_valid_hdr(header, sizeof *link) || link->ifi_index != LOOPBACK_INDEX ||
 	    nlmsg_parse((struct nlmsghdr *)header, sizeof *link, attributes, IFLA_MAX, NULL) < 0 || !attributes[IFLA_AF_SPEC] ||
-	    nla_parse_nested(families, AF_MAX, attributes[IFLA_AF_SPEC], NULL) < 0 || !families[AF_INET6] ||
-	    nla_parse_nested(inet6, IFLA_INET6_MAX, families[AF_INET6], NULL) < 0 || !inet6[IFLA_INET6_CONF])
+	    nla_parse_nested(of_family, AF_MAX, attributes[IFLA_AF_SPEC], NULL) < 0 || !of_family[AF_INET6] ||
+	    nla_parse_nested(inet6, IFLA_INET6_MAX, of_family[AF_INET6], NULL) < 0 || !inet6[IFLA_INET6_CONF])
 		return 0;
 	const int32_t *settings = nla_data(inet6[IFLA_INET6_CONF]);
 	size_t count = (size_t)nla_len(inet6[IFLA_INET6_CONF]) / sizeof *settings;
@@ -374,17 +376,29 @@ static bool is_added(const struct request *request)
 	       (request->family == AF_INET6 && is_ipv6_missing(request->number));
 }
 
-int route_add(struct nl_sock *socket, bool ipv6, struct error *error)
+/* What the kernel did of the requests, which were made for each family in turn: rule, route. */
+static void note_added(const struct requests *requests, struct route_added *added)
 {
-	static const int families[] = { AF_INET, AF_INET6 };
+	for (size_t i = 0; i < requests->count; i++) {
+		const struct request *request = &requests->items[i];
+		bool is_rule = nlmsg_hdr(request->message)->nlmsg_type == RTM_NEWRULE;
+		if (request->number == 0)
+			(is_rule ? added->rules : added->routes)[request->family == AF_INET6] = true;
+	}
+}
+
+int route_add_missing(struct nl_sock *socket, bool ipv6, struct error *error, struct route_added *ret_added)
+{
 	const int flags = NLM_F_CREATE | NLM_F_EXCL;
 	cleanup_requests struct requests requests = { 0 };
+	*ret_added = (struct route_added){ 0 };
 	for (size_t i = 0; i < (ipv6 ? 2 : 1); i++)
 		if (add_rule_request(&requests, families[i], RTM_NEWRULE, flags, error) < 0 ||
 		    add_route_request(&requests, families[i], RTM_NEWROUTE, flags, error) < 0)
 			return -1;
 	if (send_requests(socket, &requests, error) < 0)
 		return -1;
+	note_added(&requests, ret_added);
 
 	bool stood_before = false, is_down = false;
 	for (size_t i = 0; i < requests.count; i++) {
@@ -400,6 +414,7 @@ int route_add(struct nl_sock *socket, bool ipv6, struct error *error)
 			return error_set(error, loopback.items[0].number, "cannot bring lo up for the local route");
 		if (send_requests(socket, &requests, error) < 0)
 			return -1;
+		note_added(&requests, ret_added);
 		keep_failures(&requests, is_added);
 	}
 	if (requests.count > 0)
@@ -419,6 +434,12 @@ int route_add(struct nl_sock *socket, bool ipv6, struct error *error)
 	return 0;
 }
 
+int route_add(struct nl_sock *socket, bool ipv6, struct error *error)
+{
+	struct route_added added;
+	return route_add_missing(socket, ipv6, error, &added);
+}
+
 static bool is_removed(const struct request *request)
 {
 	/* ENOENT: no such rule; ESRCH: no such route; ENODEV: no lo; the rest: no such family. */
@@ -426,20 +447,27 @@ static bool is_removed(const struct request *request)
 	       (request->family == AF_INET6 && is_ipv6_missing(request->number));
 }
 
-int route_remove(struct nl_sock *socket, struct error *error)
+int route_take_back(struct nl_sock *socket, const struct route_added *added, struct error *error)
 {
-	static const int families[] = { AF_INET, AF_INET6 };
 	cleanup_requests struct requests requests = { 0 };
 	for (size_t i = 0; i < 2; i++)
-		if (add_rule_request(&requests, families[i], RTM_DELRULE, 0, error) < 0 ||
-		    add_route_request(&requests, families[i], RTM_DELROUTE, 0, error) < 0)
+		if ((added->rules[i] && add_rule_request(&requests, families[i], RTM_DELRULE, 0, error) < 0) ||
+		    (added->routes[i] && add_route_request(&requests, families[i], RTM_DELROUTE, 0, error) < 0))
 			return -1;
+	if (requests.count == 0)
+		return 0;
 	if (send_requests(socket, &requests, error) < 0)
 		return -1;
 	keep_failures(&requests, is_removed);
 	if (requests.count > 0)
 		return error_set(error, requests.items[0].number, "cannot remove the %s", requests.items[0].what);
 	return 0;
+}
+
+int route_remove(struct nl_sock *socket, struct error *error)
+{
+	const struct route_added everything = { .rules = { true, true }, .routes = { true, true } };
+	return route_take_back(socket, &everything, error);
 }
 
 int route_verify(struct nl_sock *socket, bool ipv6, struct error *error, char *ret_difference, size_t size)

@@ -31,6 +31,8 @@ for target in $targets; do
 	unshare --mount --pid --fork --kill-child bash -euc '
 		root=$1 target=$2
 		mount --make-rprivate /
+		# The root is a mount, as it is on any machine: unshare(1) sets its propagation.
+		mount --bind "$root" "$root"
 		mount -t proc proc "$root/proc"
 		mount --rbind /sys "$root/sys"
 		mount --rbind /dev "$root/dev"

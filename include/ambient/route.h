@@ -22,6 +22,16 @@ void route_socket_close(struct nl_sock *socket);
  * alone (EACCES), its route cannot stand and that is no error: IPv4 is never left unprotected for it. */
 int route_add(struct nl_sock *socket, bool ipv6, struct error *error);
 
+/* What one call put there, by family (0: IPv4, 1: IPv6). */
+struct route_added {
+	bool rules[2], routes[2];
+};
+
+/* The same, and tells what was not there before, also where it fails: so that only that is taken back. Another agent's rule and
+ * route look like ours. */
+int route_add_missing(struct nl_sock *socket, bool ipv6, struct error *error, struct route_added *ret_added);
+int route_take_back(struct nl_sock *socket, const struct route_added *added, struct error *error);
+
 /* Removes both families; what is not there is no error. Other people's rules and routes in table 100 stay. */
 int route_remove(struct nl_sock *socket, struct error *error);
 

@@ -187,6 +187,22 @@ static void namespaces_outside_are_remembered(void **state)
 	}
 }
 
+static void what_a_killed_writer_left_goes_after_a_while(void **state)
+{
+	int count = 0;
+	char command[512];
+	snprintf(command, sizeof command,
+		 "cd '%s' && mkdir -p attachments && cd attachments && touch c:eth0.json.77.new && "
+		 "touch -d '-1 hour' d:eth0.json.78.new e.other",
+		 (char *)*state);
+	assert_int_equal(system(command), 0);
+	assert_int_equal(attachment_list(*state, count_one, NULL, &count, NULL), 0);
+	assert_int_equal(count, 0);
+	snprintf(command, sizeof command, "test \"$(ls '%s/attachments' | tr '\\n' ' ')\" = 'c:eth0.json.77.new e.other '",
+		 (char *)*state);
+	assert_int_equal(system(command), 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_directory, remove_directory)
 
 int main(void)
@@ -195,6 +211,7 @@ int main(void)
 		TEST(an_attachment_is_remembered),
 		TEST(names_lead_nowhere_else),
 		TEST(what_cannot_be_understood_is_set_aside),
+		TEST(what_a_killed_writer_left_goes_after_a_while),
 		TEST(reading_is_bounded),
 		TEST(namespaces_outside_are_remembered),
 		TEST(a_full_disk_keeps_the_old_file),

@@ -172,6 +172,27 @@ static void somebody_elses_default_route_is_told(void **state)
 	assert_non_null(strstr(error.message, "another default route"));
 }
 
+/* Another agent's rule and route, which look like ours: a step that fails afterwards takes back what this call did. */
+static void only_what_was_added_is_taken_back(void **state)
+{
+	struct route_added added;
+	struct error error = { 0 };
+	assert_int_equal(system("ip rule add fwmark 0x111/0xfff lookup 100 pref 32764 && "
+				"ip -6 route add local default dev lo table 100"),
+			 0);
+	assert_int_equal(route_add_missing(*state, true, &error, &added), 0);
+	assert_true(!added.rules[0] && added.rules[1] && added.routes[0] && !added.routes[1]);
+	assert_int_equal(route_take_back(*state, &added, &error), 0);
+	assert_int_equal(system(RULES4 " >/dev/null && " ROUTE6 " >/dev/null"), 0);
+	assert_int_equal(count_lines("ip -6 rule | grep 0x111"), 0);
+	assert_int_equal(count_lines("ip -4 route show table 100 2>/dev/null"), 0);
+	/* Everything stands: nothing to take back. */
+	assert_int_equal(route_add_missing(*state, true, &error, &added), 0);
+	assert_int_equal(route_add_missing(*state, true, &error, &added), 0);
+	assert_int_equal(route_take_back(*state, &added, &error), 0);
+	assert_standing(*state, true);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, enter_fresh_namespace, leave)
 
 int main(void)
@@ -184,6 +205,7 @@ int main(void)
 		TEST(ipv6_that_is_off_is_no_error),
 		TEST(what_others_have_in_the_table_stays),
 		TEST(somebody_elses_default_route_is_told),
+		TEST(only_what_was_added_is_taken_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
