@@ -45,7 +45,7 @@ def test_capabilities(render):
     assert sorted(documented) == sorted(result.container["securityContext"]["capabilities"]["add"])
 
 
-@pytest.mark.parametrize("document", ["compatibility.md", "operate.md"])
+@pytest.mark.parametrize("document", ["compatibility.md", "operate.md", "install.md", "migrate.md"])
 def test_links(document):
     text = (SOURCE / "docs" / document).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):

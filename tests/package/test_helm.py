@@ -1,6 +1,7 @@
 """Helm's and kustomize's own commands on the chart: what tests/deploy renders with Helm's engine is what people get."""
 import json
 import re
+import shlex
 
 import pytest
 
@@ -60,3 +61,25 @@ images: [{{name: localhost/ambient-cni, newName: mirror.example/ambient-cni, new
     built = kustomize("build", tmp_path)
     assert "image: mirror.example/ambient-cni:v7" in built
     assert "namespace: istio-system" not in built
+
+
+def documented_commands():
+    """The commands `helm install` and `helm upgrade` of the guides, with our chart."""
+    for document in ("docs/install.md", "docs/migrate.md"):
+        text = (SOURCE / document).read_text().replace("\\\n", " ")
+        for line in re.findall(r"^helm (?:install|upgrade) (istio-cni deploy/helm/ambient-cni .*)$", text, re.M):
+            yield line
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_commands_of_the_guides(helm, command, tmp_path):
+    """`helm template` takes the same arguments, but for those that are about what stands in the cluster."""
+    (tmp_path / "values.yaml").write_text(json.dumps(DEFAULTS))
+    words = [word for word in shlex.split(command) if word != "--take-ownership"]
+    words = [str(tmp_path / word) if word == "values.yaml" else word for word in words]
+    printed = helm("template", *words, cwd=SOURCE)
+    assert "kind: DaemonSet" in printed
+    if "REGISTRY" in command:
+        assert 'image: "REGISTRY/ambient-cni:0.1.0"' in printed
+    if "outboundRanges" in command:
+        assert "- 169.254.169.254/32" in printed and "releaseDrainSeconds: 60" in printed
