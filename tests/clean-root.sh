@@ -9,6 +9,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/ambient-cni
 mkdir -p "$cache"
 root=$(mktemp -d "${TMPDIR:-/var/tmp}/ambient-clean-root.XXXXXX")
 trap 'rm -rf --one-file-system "$root"' EXIT
+# A signal ends the script by way of the trap above.
+trap 'exit 1' HUP INT TERM
 
 if [ ! -e "$cache/bookworm.tar" ]; then
 	mmdebstrap --quiet --format=tar --variant=minbase --include=make,ca-certificates bookworm "$cache/bookworm.tar.new"
