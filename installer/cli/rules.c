@@ -1,4 +1,5 @@
 /* render, verify and version: what needs no running agent. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,7 +77,11 @@ int command_render(int argc, char **argv)
 	if (read_redirect(&arguments, &error, &redirect) < 0 ||
 	    redirect_render(&redirect, stage_of(&arguments), &error, &text) < 0)
 		return failed(argv[0], &error);
-	fputs(text, stdout);
+	/* A full disk shows when the text leaves the buffer: half of the rules must not pass for all. */
+	if (fputs(text, stdout) < 0 || fflush(stdout) != 0) {
+		error_set(&error, errno, "cannot print the rules");
+		return failed(argv[0], &error);
+	}
 	return EXIT_STATUS_DONE;
 }
 
