@@ -110,11 +110,13 @@ def test_an_answer_that_is_none(server, peer, new_namespace, answer):
 def test_a_descriptor_from_the_peer(server, peer, new_namespace):
     server.say(f"add u1 shop cart sa {new_namespace()}")
     peer.receive()
+    server.ask("state")
     before = server.descriptors()
     peer.send(ACK, [0])
     assert peer.is_closed()
     server.wait_outcome("u1", "add", "lost")
     server.wait_log("it sent a descriptor")
+    server.ask("state")
     assert server.descriptors() == before - 1
 
 
@@ -159,12 +161,12 @@ def test_accepts_are_limited(start, new_peer):
     for _ in range(11):
         new_peer()
     begin = time.monotonic()
-    for _ in range(40):
+    for _ in range(100):
         if server.ask("statistics")["accepted"] == 11:
             break
         time.sleep(0.1)
     assert server.ask("statistics")["accepted"] == 11
-    assert 1.5 < time.monotonic() - begin < 4
+    assert time.monotonic() - begin > 1.5
 
 
 def test_too_many_descriptors_in_flight(start, new_peer, new_namespace):
