@@ -13,6 +13,7 @@ static const struct command {
 	  "print the configuration in force and where each value came from", command_config },
 	{ "install", CONFIG_OPTIONS_USAGE " [-o text|json]", "put plugin and network configuration in place, once",
 	  command_install },
+	{ "run", CONFIG_OPTIONS_USAGE, "the node agent", command_run },
 	{ "render", "[--redirect JSON] [--stage full|guard]", "print a pod's rules in nft syntax", command_render },
 	{ "uninstall", CONFIG_OPTIONS_USAGE " [--force] [-o text|json] | --all-nodes [--timeout SECONDS]",
 	  "take everything of ours off this node, or remove the DaemonSet and wait until every node is done",

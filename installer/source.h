@@ -1,9 +1,10 @@
-/* What a source of pods and namespaces tells the node agent, and what the node agent asks of it. Kubernetes (kube/) and a folder
- * (folder/) are sources; they know nothing of the mesh, and the mesh knows nothing of them but this.
+/* What a source of pods and namespaces tells the node agent, and what the node agent asks of it. Kubernetes (kube/) and a
+ * folder (folder/) are sources; they know nothing of the mesh, and the mesh knows nothing of them but this.
  *
  * A source begins with a list of each kind: list_started, put for every object, list_finished. After that come put and gone
  * as things change. Whenever it may have missed something it lists again: what was not put between list_started and
- * list_finished is gone. A list that breaks off begins anew with another list_started. put says "this is the object now", whether it is new or changed, and may say so twice.
+ * list_finished is gone. A list that breaks off begins anew with another list_started. put says "this is the object now",
+ * whether it is new or changed, and may say so twice.
  *
  * Objects are as kubectl prints them with -o json (kind and apiVersion may be missing), borrowed for the call. Namespaces may
  * be metadata only. The listener is called from the event loop, never from inside a function of the source. */

@@ -14,6 +14,7 @@ int command_install(int argc, char **argv);
 int command_render(int argc, char **argv);
 int command_uninstall(int argc, char **argv);
 int command_verify(int argc, char **argv);
+int command_run(int argc, char **argv);
 int command_version(int argc, char **argv);
 
 #endif

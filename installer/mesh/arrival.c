@@ -338,6 +338,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	pod->tunnel = POD_TUNNEL_UNKNOWN;
 	pod->is_releasing = false;
 	pod->drain_began = 0;
+	pod->is_drained = false;
 	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (probe_set_put(mesh->probes, pod->uid, addresses, count, &error) < 0 || probe_set_flush(mesh->probes, &error) < 0 ||
 	    (mesh->aws && aws_branch_eni_add(mesh->aws, addresses, count, &error, NULL) < 0)) {
@@ -433,6 +434,7 @@ static void detach(struct mesh_pod *pod)
 	pod->is_releasing = false;
 	pod->was_accepted = false;
 	pod->drain_began = 0;
+	pod->is_drained = false;
 	pod->began = 0;
 	mesh_remember_enrolled(mesh);
 	mesh_queue(pod);

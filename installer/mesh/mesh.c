@@ -157,7 +157,6 @@ static void patience_is_over(evutil_socket_t fd, short what, void *data)
 	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
 		  "pods and namespaces can't be listed (%s): the tunnel is told of the %zu pods that are remembered",
 		  mesh_source_trouble(mesh) ? mesh_source_trouble(mesh) : "no answer yet", remembered);
-	mesh->is_out_of_patience = true;
 	mesh_look_around(mesh);
 	tunnel_server_set_ready(mesh->tunnel, true);
 }
@@ -175,6 +174,34 @@ static void count_left(struct mesh *mesh)
 	void (*released)(void *, size_t) = mesh->released;
 	mesh->released = NULL;
 	released(mesh->released_data, mesh->stranded);
+}
+
+static bool is_enrolled_address(void *data, const struct pod_address *address)
+{
+	const struct mesh *mesh = data;
+	const struct mesh_pod *pod;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		size_t count = 0;
+		const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+		for (size_t i = 0; i < count; i++) {
+			if (pod_address_equal(&addresses[i], address))
+				return probe_set_holds(mesh->probes, pod->uid);
+		}
+	}
+	return false;
+}
+
+/* When every pod has had its turn once: what an earlier run left on the host and no pod claims. */
+static void prune(struct mesh *mesh)
+{
+	struct error error = { 0 };
+	if (mesh->is_pruned || !mesh->is_kernel_seen || !mesh_is_listed(mesh) || mesh->is_stopped)
+		return;
+	mesh->is_pruned = true;
+	if (probe_set_prune(mesh->probes, &error) < 0 ||
+	    (mesh->aws && aws_branch_eni_prune(mesh->aws, is_enrolled_address, mesh, &error) < 0))
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
 }
 
 static void run(evutil_socket_t fd, short what, void *data)
@@ -195,6 +222,8 @@ static void run(evutil_socket_t fd, short what, void *data)
 			  "the host's probe rules can't be changed, it is tried again: %s", error.message);
 	if (!TAILQ_EMPTY(&mesh->queue))
 		mesh_arm(mesh->run, 0);
+	else
+		prune(mesh);
 	count_left(mesh);
 }
 
@@ -291,7 +320,7 @@ bool mesh_is_synced(const struct mesh *mesh)
 
 bool mesh_host_rules_stand(const struct mesh *mesh)
 {
-	return probe_set_stands(mesh->probes);
+	return mesh->probes && probe_set_stands(mesh->probes);
 }
 
 int mesh_new(struct event_base *base, const struct mesh_settings *settings, struct error *error, struct mesh **ret_mesh)
@@ -362,18 +391,60 @@ void mesh_stop(struct mesh *mesh)
 	mesh->is_stopped = true;
 }
 
+bool mesh_is_stopped(const struct mesh *mesh)
+{
+	return mesh->is_stopped;
+}
+
+/* What is drained at an uninstallation, at most: a pod's grace period is short. */
+#define LAST_DRAIN 10
+
 void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data)
 {
 	struct mesh_pod *pod;
 	mesh->released = done;
 	mesh->released_data = data;
 	mesh->settings.selection.releases_all = true;
+	if (mesh->settings.release_drain_seconds > LAST_DRAIN)
+		mesh->settings.release_drain_seconds = LAST_DRAIN;
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
 		mesh_decide(pod);
 		mesh_queue(pod);
 	}
 	mesh_arm(mesh->run, 0);
+}
+
+/* Waits no longer than a pod's grace period allows. */
+void mesh_release_give_up(struct mesh *mesh)
+{
+	struct mesh_pod *pod;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		struct error error = { 0 };
+		if (pod->is_stranded || !mesh_has_traces(pod))
+			continue;
+		pod->is_stranded = true;
+		if (!pod->annotation || !pod->object)
+			continue; /* only its drain is cut short */
+		mesh->stranded++;
+		mesh_log(pod, LOG_LEVEL_ERROR, "release", "the annotation could not be removed: the pod stays in the mesh");
+		if (sandbox_is_held(&pod->sandbox) &&
+		    sandbox_apply(pod, REDIRECT_STAGE_FULL, &pod->sandbox.in_force, &error) < 0)
+			mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
+	}
+	mesh_arm(mesh->run, 0);
+}
+
+void mesh_remove_host_rules(struct mesh *mesh)
+{
+	struct error error = { 0 };
+	mesh->is_stopped = true;
+	if (mesh->aws && aws_branch_eni_remove_all(mesh->aws, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_ERROR, NULL, "%s", error.message);
+	/* With its watch: else it would repair what goes now. */
+	probe_set_close(mesh->probes);
+	mesh->probes = NULL;
 }
 
 int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, long seconds, struct error *error)

@@ -72,10 +72,16 @@ bool mesh_host_rules_stand(const struct mesh *mesh);
 
 /* A successor took over: nothing is reconciled any more, what a plugin is in the middle of is answered. */
 void mesh_stop(struct mesh *mesh);
+bool mesh_is_stopped(const struct mesh *mesh);
 
 /* Releases every pod, whatever its labels say, and takes the host's rules away; `done` is called when all are out, or cannot
  * be: then `stranded` counts those whose annotation could not be removed, which stay enrolled. */
 void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data);
+
+/* No more waiting: pods whose annotation is still there are stranded, and enrolled again. */
+void mesh_release_give_up(struct mesh *mesh);
+/* After a release: what the mesh holds on the host goes, and nothing is put back any more. */
+void mesh_remove_host_rules(struct mesh *mesh);
 
 /* Stops drift repair of one pod for a time; 0 seconds: repairs again. ENOENT: no such pod. */
 int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, long seconds, struct error *error);

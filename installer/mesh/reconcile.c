@@ -180,6 +180,7 @@ static void enrol(struct mesh_pod *pod)
 		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod belongs to the mesh again");
 	}
 	pod->drain_began = 0;
+	pod->is_drained = false;
 	pod->is_annotation_off = false;
 	if (!pod->is_enrolled && pod->began == 0)
 		pod->began = mesh_now();
@@ -201,34 +202,37 @@ static bool step_drain(struct mesh_pod *pod)
 	struct carried carried = { 0 };
 	struct error error = { 0 };
 	/* A pod that has ended has no connections; one that was never accepted had none carried. */
-	if (most <= 0 || !pod->was_accepted || (pod->object && pod->object->has_ended))
+	if (pod->is_drained || most <= 0 || !pod->was_accepted || (pod->object && pod->object->has_ended))
 		return true;
 	if (pod->drain_began == 0) {
 		pod->drain_began = now;
+		pod->drain_look = now + (DRAIN_LEAST < most ? DRAIN_LEAST : most);
 		mesh_log(pod, LOG_LEVEL_DEBUG, "drain", "what the tunnel carries is let come to its end, at most %.0f s", most);
 	}
-	double elapsed = now - pod->drain_began, least = DRAIN_LEAST < most ? DRAIN_LEAST : most;
-	if (elapsed < least) {
-		mesh_queue_after(pod, least - elapsed);
+	if (now < pod->drain_look) {
+		mesh_queue_after(pod, pod->drain_look - now);
 		return false;
 	}
-	if (elapsed >= most) {
-		mesh_log(pod, LOG_LEVEL_WARN, "drain",
-			 "after %.0f s (releaseDrainSeconds) the tunnel is told to end what it still carries", most);
-		return true;
-	}
-	if (now < pod->drain_look)
-		return false;
+	double elapsed = now - pod->drain_began;
 	if (listening_count_carried(pod->sandbox.netns, &error, &carried) < 0) {
 		/* Who can't look waits the full time. */
 		mesh_log(pod, LOG_LEVEL_DEBUG, "drain", "%s", error.message);
-		carried.connections = 1;
+		carried.connections = elapsed < most;
 	}
-	if (carried.connections == 0)
-		return true;
-	pod->drain_look = now + DRAIN_LOOK;
-	mesh_queue_after(pod, DRAIN_LOOK);
-	return false;
+	if (carried.connections > 0 && elapsed < most) {
+		/* A look walks the machine's connection table: the longer it takes, the rarer. */
+		double wait = elapsed / 8 > DRAIN_LOOK ? elapsed / 8 : DRAIN_LOOK;
+		pod->drain_look = now + (elapsed + wait < most ? wait : most - elapsed);
+		mesh_queue_after(pod, pod->drain_look - now);
+		return false;
+	}
+	if (carried.connections > 0)
+		mesh_log(pod, LOG_LEVEL_WARN, "drain",
+			 "after %.0f s (releaseDrainSeconds) the tunnel is told to end the %zu connections that it still "
+			 "carries",
+			 most, carried.connections);
+	pod->is_drained = true;
+	return true;
 }
 
 static bool step_forget_in_tunnel(struct mesh_pod *pod)
@@ -265,6 +269,7 @@ static void finish_release(struct mesh_pod *pod)
 	sandbox_let_go(pod);
 	pod->is_releasing = false;
 	pod->drain_began = 0;
+	pod->is_drained = false;
 	pod->was_accepted = false;
 	pod->began = 0;
 	mesh_succeeded(pod);

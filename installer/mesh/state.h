@@ -88,6 +88,7 @@ struct mesh_pod {
 	bool is_annotation_off; /* the patch succeeded, or there is nothing to take off */
 	double drain_began;	/* 0: not */
 	double drain_look;	/* the next look at what is carried */
+	bool is_drained;
 
 	/* Trying again. */
 	struct event *timer;
@@ -152,7 +153,7 @@ struct mesh {
 
 	bool is_listed[SOURCE_KIND_COUNT]; /* listed whole at least once */
 	bool is_kernel_seen;		   /* after that, every pod's namespace was looked at once */
-	bool is_out_of_patience;
+	bool is_pruned;			   /* what an earlier run left on the host was looked through */
 	char *trouble[SOURCE_KIND_COUNT];
 	bool is_enrolled_dirty, is_outside_dirty;
 	struct outside outside; /* as read at start, until the source has spoken */

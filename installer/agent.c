@@ -1,0 +1,264 @@
+/* Putting the rooms together. See agent.h.
+ *
+ * One loop, one thread. What stands on the host, in pods and in files outlives the process: an ordinary stop leaves everything
+ * as it is for the successor (agent_stop.c decides whether it is an ordinary one). */
+#include "installer/agent.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/netns.h"
+#include "installer/agent_state.h"
+#include "installer/folder/folder.h"
+#include "installer/kube/requests.h"
+#include "installer/kube/source.h"
+#include "version.h"
+
+static void raise_limits(const struct log *log)
+{
+	/* Five descriptors a pod, and more while many change at once. */
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	rlim_t had = limit.rlim_cur;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		log_write(log, LOG_LEVEL_WARN, NULL,
+			  "descriptors are limited to %llu: at most some %llu pods can be in the mesh", (unsigned long long)had,
+			  (unsigned long long)had / 6);
+}
+
+static int open_host_netns(const struct installer_config *config, struct error *error, int *ret_netns)
+{
+	const char *path = config->host.network_namespace[0] ? config->host.network_namespace : "/proc/thread-self/ns/net";
+	return netns_open(path, error, ret_netns) < 0 ? error_wrap(error, "host.networkNamespace") : 0;
+}
+
+static void successor_serves_plugins(void *data)
+{
+	struct agent *agent = data;
+	log_write(&agent->log, LOG_LEVEL_INFO, NULL, "a successor serves plugins now");
+	mesh_stop(agent->mesh);
+	tunnel_server_close_connections(agent->tunnel);
+}
+
+static int make_mesh(struct agent *agent, struct error *error)
+{
+	const struct installer_config *config = agent->config;
+	struct mesh_settings settings = {
+		.selection = {
+			.selectors = &config->enablement_selectors,
+			.exclude_namespaces = (const char *const *)config->exclude_namespaces,
+			.exclude_namespaces_count = config->exclude_namespaces_count,
+			.system_namespace = config->system_namespace,
+			.installer_namespace = config->installer_namespace,
+			.daemon_set_name = config->daemon_set_name,
+			.defaults = &config->redirect,
+			.allow_pod_exclusions = config->allow_pod_exclusions,
+		},
+		.release_drain_seconds = config->release_drain_seconds,
+		.run_dir = config->run_dir,
+		.proc_dir = config->host.proc_dir,
+		.netns_dir = config->host.netns_dir,
+		.host_netns = agent->host_netns,
+		.aws_branch_eni = config->aws_branch_eni == AWS_BRANCH_ENI_AUTO,
+		.is_closed_when_away = config->when_away == WHEN_AWAY_CLOSED,
+		.log = &agent->log,
+		.metrics = &agent->metrics,
+	};
+	if (mesh_new(agent->base, &settings, error, &agent->mesh) < 0)
+		return -1;
+	struct tunnel_listener listener = mesh_tunnel_listener(agent->mesh);
+	if (tunnel_server_new(agent->base, config->tunnel_socket, &listener, NULL, &agent->log, error, &agent->tunnel) < 0)
+		return -1;
+	mesh_set_tunnel(agent->mesh, agent->tunnel);
+	return 0;
+}
+
+static int make_source(struct agent *agent, struct error *error)
+{
+	const struct installer_config *config = agent->config;
+	struct source_listener listener = mesh_source_listener(agent->mesh);
+	if (config->source == INSTALLER_SOURCE_FOLDER) {
+		if (folder_source_new(agent->base, config->source_folder, config->node_name, &listener, error, &agent->source) <
+		    0)
+			return -1;
+	} else {
+		const struct kube_client_options client = {
+			.origin = { .kubeconfig = config->kubeconfig,
+				    .service_host = config->kubernetes_service_host,
+				    .service_port = config->kubernetes_service_port },
+			.log = &agent->log,
+		};
+		const struct kube_source_options options = { .node_name = config->node_name, .log = &agent->log };
+		if (kube_client_new(agent->base, &client, error, &agent->client) < 0 ||
+		    kube_source_new(agent->base, agent->client, &options, &listener, error, &agent->source) < 0)
+			return -1;
+	}
+	mesh_set_source(agent->mesh, &agent->source);
+	return 0;
+}
+
+static void taint_removed(void *data, int status, const cJSON *object, const struct error *error)
+{
+	struct agent *agent = data;
+	(void)object;
+	agent->taint_removal = NULL;
+	agent->is_taint_removed = status >= 200 && status < 300;
+	if (agent->is_taint_removed)
+		log_write(&agent->log, LOG_LEVEL_INFO, NULL, "node %s bears no taint %s any more", agent->config->node_name,
+			  agent->config->remove_taint);
+	else
+		log_write(&agent->log, LOG_LEVEL_WARN, NULL, "cannot take taint %s off node %s, it is tried again: %s",
+			  agent->config->remove_taint, agent->config->node_name, error->message);
+}
+
+/* Once a second: what has no event of its own. */
+static void tick(evutil_socket_t fd, short what, void *data)
+{
+	struct agent *agent = data;
+	char reason[512];
+	(void)fd;
+	(void)what;
+	bool is_ready = observe_is_ready(agent->observe, reason, sizeof reason);
+	if (is_ready != agent->was_ready)
+		log_write(&agent->log, LOG_LEVEL_INFO, NULL, is_ready ? "ready%s" : "not ready: %s", is_ready ? "" : reason);
+	agent->was_ready = is_ready;
+	struct error error = { 0 };
+	if (is_ready && agent->client && agent->config->remove_taint[0] && !agent->is_taint_removed && !agent->taint_removal &&
+	    kube_remove_taint(agent->client, agent->config->node_name, agent->config->remove_taint, taint_removed, agent,
+			      &error, &agent->taint_removal) < 0)
+		taint_removed(agent, 0, NULL, &error);
+}
+
+static void host_event(void *data, enum log_level level, const char *reason, const char *message)
+{
+	struct agent *agent = data;
+	log_write(&agent->log, level, NULL, "%s", message);
+	if (agent->observe)
+		observe_host_event(agent->observe, level, reason, message);
+}
+
+static bool plugin_socket_listens(void *data)
+{
+	const struct agent *agent = data;
+	return plugin_server_listens(agent->plugins);
+}
+
+static void set_log_level(void *data, enum log_level level)
+{
+	struct agent *agent = data;
+	agent->log.level = level;
+	log_write(&agent->log, LOG_LEVEL_INFO, NULL, "log.level is %s now", log_level_name(level));
+}
+
+static int make_host(struct agent *agent, struct error *error)
+{
+	const struct host_callbacks callbacks = { .event = host_event };
+	if (!agent->config->host.install)
+		return 0;
+	if (host_setup_make(agent->config, error, &agent->setup) < 0)
+		return -1;
+	return host_new(agent->base, &agent->setup.options, &callbacks, agent, error, &agent->host);
+}
+
+static int make_observe(struct agent *agent, struct error *error)
+{
+	const struct observed observed = {
+		.config = agent->config,
+		.mesh = agent->mesh,
+		.metrics = &agent->metrics,
+		.tunnel = agent->tunnel,
+		.host = agent->host,
+		.client = agent->client,
+		.log = &agent->log,
+		.plugin_socket_listens = plugin_socket_listens,
+		.set_log_level = set_log_level,
+		.data = agent,
+	};
+	if (observe_new(agent->base, &observed, error, &agent->observe) < 0)
+		return -1;
+	mesh_set_observer(agent->mesh, observe_mesh_observer(agent->observe));
+	return 0;
+}
+
+static void told_to_stop(evutil_socket_t signal_number, short what, void *data)
+{
+	(void)what;
+	agent_stop(data, (int)signal_number);
+}
+
+static int make_loop(struct agent *agent, struct error *error)
+{
+	const struct timeval second = { .tv_sec = 1 };
+	agent->base = event_base_new();
+	if (!agent->base)
+		return error_set(error, ENOMEM, "cannot make the event loop");
+	agent->terminate = evsignal_new(agent->base, SIGTERM, told_to_stop, agent);
+	agent->interrupt = evsignal_new(agent->base, SIGINT, told_to_stop, agent);
+	agent->tick = event_new(agent->base, -1, EV_PERSIST, tick, agent);
+	if (!agent->terminate || !agent->interrupt || !agent->tick || evsignal_add(agent->terminate, NULL) < 0 ||
+	    evsignal_add(agent->interrupt, NULL) < 0 || event_add(agent->tick, &second) < 0)
+		return error_set(error, ENOMEM, "cannot make the event loop");
+	return 0;
+}
+
+static void agent_clear(struct agent *agent)
+{
+	agent_stop_clear(agent);
+	kube_taint_removal_cancel(agent->taint_removal);
+	/* The sockets first: nobody is taken on any more. What observes goes before what it observes. */
+	plugin_server_free(agent->plugins);
+	if (agent->mesh)
+		mesh_set_observer(agent->mesh, &(struct mesh_observer){ 0 });
+	observe_free(agent->observe);
+	host_free(agent->host);
+	host_setup_clear(&agent->setup);
+	mesh_free(agent->mesh);
+	if (agent->source.free)
+		agent->source.free(agent->source.self);
+	kube_client_free(agent->client);
+	tunnel_server_free(agent->tunnel);
+	struct event *events[] = { agent->terminate, agent->interrupt, agent->tick };
+	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
+		if (events[i])
+			event_free(events[i]);
+	}
+	if (agent->base)
+		event_base_free(agent->base);
+	if (agent->host_netns >= 0)
+		close(agent->host_netns);
+}
+
+int agent_run(const struct installer_config *config, struct error *error)
+{
+	__attribute__((cleanup(agent_clear))) struct agent agent = {
+		.config = config,
+		.host_netns = -1,
+		.log = { .fd = STDERR_FILENO,
+			 .level = config->log.level,
+			 .format = config->log.format,
+			 .program = "ambient-installer" },
+	};
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < config->warnings_count; i++)
+		log_write(&agent.log, LOG_LEVEL_WARN, NULL, "%s", config->warnings[i]);
+	log_write(&agent.log, LOG_LEVEL_INFO, NULL, "ambient-installer %s starts on node %s", AMBIENT_VERSION,
+		  config->node_name);
+	raise_limits(&agent.log);
+	if (open_host_netns(config, error, &agent.host_netns) < 0 || make_loop(&agent, error) < 0 ||
+	    make_mesh(&agent, error) < 0 || make_source(&agent, error) < 0 ||
+	    plugin_server_new(agent.base, config->run_dir, agent.mesh, &agent.log, successor_serves_plugins, &agent, error,
+			      &agent.plugins) < 0 ||
+	    make_host(&agent, error) < 0 || make_observe(&agent, error) < 0)
+		return -1;
+	if (event_base_dispatch(agent.base) < 0)
+		return error_set(error, errno, "the event loop failed");
+	log_write(&agent.log, LOG_LEVEL_INFO, NULL, "ambient-installer stops");
+	return 0;
+}

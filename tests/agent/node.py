@@ -1,0 +1,251 @@
+"""A whole node in namespaces of its own: the real agent on a folder source, a strict double of the tunnel, pods that run.
+
+    host namespace: the agent, bridge cni0 10.91.0.1/16 fd91::1/64
+    pod N:          10.91.H.L/16 fd91::N/64, its namespace held by a process of its own
+
+Everything hangs on descriptors and child processes that die with this one: nothing is left after a crash."""
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests"))
+from netns.namespace import Namespace  # noqa: E402
+from peers.tunnel import Tunnel  # noqa: E402
+
+BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build"))
+INSTALLER = BUILD / "ambient-installer"
+PLUGIN = BUILD / "ambient-cni"
+PROBE_TABLE = "ambient-cni-host"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent():
+    _libc.prctl(1, signal.SIGKILL)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self.path)
+
+
+def eventually(condition, seconds=10, what="it did not become true"):
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < end, what() if callable(what) else what
+        time.sleep(0.01)
+
+
+class Pod:
+    """A pod that runs, attached to the node's bridge; not in the mesh's folder until `show`."""
+
+    def __init__(self, node, number, name=None, namespace="shop"):
+        self.node, self.number = node, number
+        self.name, self.namespace = name or f"pod-{number}", namespace
+        self.uid = f"00000000-0000-4000-8000-{number:012d}"
+        self.address = f"10.91.{number >> 8}.{number & 255}"
+        self.address6 = f"fd91::{number:x}"
+        self.labels, self.annotations, self.status = {}, {}, {}
+        self.netns = Namespace()
+        for key in ("all", "default"):
+            self.netns.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
+        with self.netns:
+            self.holder = subprocess.Popen(["sleep", "infinity"], preexec_fn=die_with_parent)
+        node.host.ip(f"link add veth{number} type veth peer name eth0 netns {self.netns.path}\n"
+                     f"link set veth{number} master cni0 up\n")
+        self.netns.ip(f"link set lo up\nlink set eth0 up\naddr add {self.address}/16 dev eth0\n"
+                      f"addr add {self.address6}/64 dev eth0 nodad\nroute add default via 10.91.0.1\n")
+        self.path = f"/proc/{self.holder.pid}/ns/net"
+
+    @property
+    def key(self):
+        return f"{self.namespace}/{self.name}"
+
+    def object(self):
+        annotations = {"ambient-cni.io/netns": self.path, **self.annotations}
+        return {"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": self.name, "namespace": self.namespace, "uid": self.uid, "labels": self.labels,
+                             "annotations": annotations},
+                "spec": {"serviceAccountName": "account"},
+                "status": {"phase": "Running", "podIP": self.address,
+                           "podIPs": [{"ip": self.address}, {"ip": self.address6}], **self.status}}
+
+    def show(self, **labels):
+        self.labels.update(labels)
+        self.node.write(f"pod-{self.number}.json", self.object())
+        return self
+
+    def hide(self):
+        self.node.unlink(f"pod-{self.number}.json")
+
+    def view(self):
+        return self.node.get(f"/pods/{self.key}")
+
+    def state(self):
+        return (self.node.pods().get(self.key) or {}).get("state")
+
+    def has_table(self):
+        return "table inet ambient-cni" in self.netns.run("nft", "list", "tables")
+
+    def redirects(self):
+        return "output-redirect" in self.netns.run("nft", "list", "ruleset")
+
+    def traces(self):
+        return (self.netns.run("nft", "list", "ruleset") + self.netns.run("ip", "rule", "list", "pref", "32764") +
+                self.netns.run("ip", "-6", "rule", "list", "pref", "32764") +
+                self.netns.run("ip", "route", "show", "table", "100", check=False))
+
+    def close(self):
+        self.holder.kill()
+        self.holder.wait()
+        self.netns.close()
+
+
+class Node:
+    def __init__(self, folder, tunnel=True, listeners=False, start=True, drain=1, settings=()):
+        self.folder = pathlib.Path(folder)
+        self.objects, self.run_dir = self.folder / "objects", self.folder / "run"
+        self.objects.mkdir()
+        self.tunnel_path = self.folder / "ztunnel.sock"
+        self.log_path = self.folder / "agent.log"
+        self.settings = [f"releaseDrainSeconds={drain}", *settings]
+        self.has_listeners = listeners
+        self.host = Namespace()
+        for key in ("all", "default"):
+            self.host.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
+        self.host.ip("link set lo up\nlink add cni0 type bridge\nlink set cni0 up\naddr add 10.91.0.1/16 dev cni0\n"
+                     "addr add fd91::1/64 dev cni0 nodad\n")
+        self.host.sysctl("net.ipv4.ip_forward", 1)
+        self.pods_made, self.numbers = [], 0
+        self.agent = self.tunnel = None
+        self.label("shop")
+        if start:
+            self.start()
+        if tunnel:
+            self.connect()
+
+    # The folder.
+    def write(self, name, objects):
+        path = self.objects / name
+        temporary = self.folder / (name + ".new")
+        temporary.write_text(json.dumps(objects))
+        temporary.rename(path)
+
+    def unlink(self, name):
+        (self.objects / name).unlink()
+
+    def label(self, namespace, **labels):
+        self.write(f"namespace-{namespace}.json", {
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": namespace, "uid": f"uid-of-{namespace}", "labels": labels}})
+
+    def join(self, namespace="shop"):
+        self.label(namespace, **{"istio.io/dataplane-mode": "ambient"})
+
+    def leave(self, namespace="shop"):
+        self.label(namespace)
+
+    def pod(self, show=True, **options):
+        self.numbers += 1
+        pod = Pod(self, self.numbers + 1, **options)
+        self.pods_made.append(pod)
+        return pod.show() if show else pod
+
+    # The agent.
+    def command(self):
+        command = [str(INSTALLER), "run"]
+        for setting in [f"source=folder:{self.objects}", f"runDir={self.run_dir}", f"tunnelSocket={self.tunnel_path}",
+                        "nodeName=node", "host.install=false", "host.procDir=/proc", f"host.netnsDir={self.folder}",
+                        "listen.health=", "listen.metrics=", "listen.admin=", "log.level=debug", *self.settings]:
+            command += ["--set", setting]
+        return command
+
+    def start(self, wait=True, **environment):
+        log = open(self.log_path, "ab")
+        with log, self.host:
+            self.agent = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                          preexec_fn=die_with_parent, env={**os.environ, **environment})
+        if wait:
+            eventually(lambda: (self.run_dir / "admin.sock").exists() and self.answers(), what=self.log)
+
+    def answers(self):
+        assert self.agent.poll() is None, self.log()
+        with contextlib.suppress(OSError):
+            return self.get("/pods") is not None
+        return False
+
+    def stop(self, with_signal=signal.SIGTERM, status=0):
+        self.agent.send_signal(with_signal)
+        code = self.agent.wait(30)
+        if with_signal == signal.SIGTERM:
+            assert code == status, f"exit status {code}: {self.log()}"
+        self.agent = None
+
+    def kill(self):
+        self.stop(signal.SIGKILL)
+
+    def log(self):
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def request(self, method, path):
+        connection = UnixConnection(self.run_dir / "admin.sock")
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def get(self, path):
+        status, text = self.request("GET", path)
+        return json.loads(text) if status == 200 else None
+
+    def pods(self):
+        return {f"{pod['namespace']}/{pod['name']}": pod for pod in self.get("/pods")}
+
+    def wait_for(self, state, pods=None, seconds=10):
+        keys = [pod.key for pod in (pods if pods is not None else self.pods_made)]
+
+        def reached():
+            seen = self.pods()
+            return all((seen.get(key) or {"state": "none"})["state"] == state for key in keys)
+        eventually(reached, seconds, what=lambda: f"not all {state}: {json.dumps(self.pods(), indent=1)}\n{self.log()[-6000:]}")
+
+    # The tunnel.
+    def connect(self):
+        eventually(self.tunnel_path.exists, what=self.log)
+        self.tunnel = Tunnel(self.tunnel_path, listeners=self.has_listeners).start()
+        self.tunnel.wait(lambda: self.tunnel.is_connected)
+
+    def probes(self):
+        """Addresses in the host's sets."""
+        listing = self.host.run("nft", "-j", "list", "table", "inet", PROBE_TABLE, check=False)
+        found = set()
+        for entry in json.loads(listing)["nftables"] if listing else ():
+            found.update(entry.get("set", {}).get("elem", ()))
+        return found
+
+    def close(self):
+        if self.agent:
+            self.agent.kill()
+            self.agent.wait()
+        if self.tunnel:
+            self.tunnel.stop()
+        for pod in self.pods_made:
+            pod.close()
+        self.host.close()
