@@ -185,7 +185,7 @@ C_FILES = $(wildcard lib/*.[ch] include/ambient/*.h plugin/*.[ch] installer/*.[c
 TIDY_STAMPS = $(patsubst %.c,$(BUILD)/tidy/%.ok,$(filter %.c,$(C_FILES)))
 lint: lint-deps $(TIDY_STAMPS) ## clang-format, clang-tidy, shellcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	shellcheck -x .ci/run tests/deps tests/node/components $(wildcard tests/*.sh tests/deploy/*.sh tests/package/*.sh deploy/*.sh)
+	shellcheck -x .ci/run tests/deps tests/node/components $(wildcard tests/*.sh tests/deploy/*.sh tests/host/*.sh tests/package/*.sh deploy/*.sh)
 $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
 	@mkdir -p $(@D)
 	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 >$@.log 2>&1 || { cat $@.log; exit 1; }
