@@ -371,9 +371,16 @@ static void look_at_configuration(struct host *host, struct configuration_report
 	tell_report(host, report);
 }
 
+static bool is_same_state(const struct host_state *a, const struct host_state *b)
+{
+	return a->ready == b->ready && a->binary_ready == b->binary_ready && a->configuration_ready == b->configuration_ready &&
+	       strcmp(a->reason, b->reason) == 0 && strcmp(a->file, b->file) == 0 &&
+	       memcmp(a->results, b->results, sizeof a->results) == 0;
+}
+
 static void publish(struct host *host, const struct host_state *next)
 {
-	bool has_changed = !host->is_published || memcmp(&host->state, next, sizeof *next) != 0;
+	bool has_changed = !host->is_published || !is_same_state(&host->state, next);
 	bool has_new_reason = !next->ready && strcmp(host->state.reason, next->reason) != 0;
 	host->state = *next;
 	host->is_published = true;
@@ -397,11 +404,8 @@ static void look(struct host *host)
 	next.configuration_ready = report.is_ready;
 	next.ready = next.binary_ready && next.configuration_ready;
 	snprintf(next.file, sizeof next.file, "%s", report.file);
-	memset(next.reason, 0, sizeof next.reason);
-	if (!next.ready)
-		snprintf(next.reason, sizeof next.reason, "%s", !next.binary_ready ? binary_problem.message : report.reason);
-	/* The rest of a text is part of what is compared. */
-	memset(next.file + strlen(next.file), 0, sizeof next.file - strlen(next.file));
+	const char *reason = !next.binary_ready ? binary_problem.message : report.reason;
+	snprintf(next.reason, sizeof next.reason, "%s", next.ready ? "" : reason);
 
 	host->state = before;
 	long time = now();

@@ -330,7 +330,11 @@ int runtime_directory_read(const char *conf_dir, struct error *error, struct run
 	if (list_names(conf_dir, is_wanted, error, &names, &count) < 0)
 		return -1;
 	directory.files = calloc(count + 1, sizeof *directory.files);
-	int result = directory.files ? 0 : error_set(error, ENOMEM, "cannot list %s", conf_dir);
+	if (!directory.files) {
+		free_names(names, count);
+		return error_set(error, ENOMEM, "cannot list %s", conf_dir);
+	}
+	int result = 0;
 	for (size_t i = 0; i < count && result == 0; i++) {
 		if (!is_configuration(names[i])) {
 			result = add_name(names[i], error, &directory.put_away, &directory.put_away_count);
