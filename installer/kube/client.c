@@ -752,7 +752,8 @@ static void request_timer(evutil_socket_t fd, short what, void *data)
 	struct kube_request *request = data;
 	if (request->has_ended && request->has_news)
 		return; /* its end is about to be told */
-	if (request->state == REQUEST_PAUSED && now_milliseconds() >= request->resume) {
+	/* Timers may be some milliseconds early, as libevent reads the clock once in a round: the time says nothing here. */
+	if (request->state == REQUEST_PAUSED && request->resume < request->deadline) {
 		set_state(request, REQUEST_QUEUED);
 		arm_until(request->timer, request->deadline);
 		set_off_work(request->client);

@@ -25,6 +25,7 @@ struct kube_connection {
 	SSL *ssl;			 /* a reference of our own */
 	char *server, *address;
 	bool has_ended;
+	bool was_open; /* set by the handshake's end */
 
 	/* The exchange under way. */
 	struct evhttp_request *request; /* owned by http */
@@ -50,12 +51,12 @@ static void http_closed(struct evhttp_connection *http, void *data)
 static void explain_failure(struct kube_connection *connection, int number, struct error *error)
 {
 	if (connection->has_failure && connection->failure == EVREQ_HTTP_DATA_TOO_LONG) {
-		error_set(error, EMSGSIZE, "the API server at %s sent more than %zu bytes at once, or a broken chunk",
+		error_say(error, EMSGSIZE, "the API server at %s sent more than %zu bytes at once, or a broken chunk",
 			  connection->server, connection->body_limit);
 		return;
 	}
 	if (connection->has_failure && connection->failure == EVREQ_HTTP_INVALID_HEADER) {
-		error_set(error, EPROTO, "the API server at %s sent no valid HTTP", connection->server);
+		error_say(error, EPROTO, "the API server at %s sent no valid HTTP", connection->server);
 		return;
 	}
 	if (kube_tls_is_untrusted(connection->ssl, connection->server, error))
@@ -65,14 +66,15 @@ static void explain_failure(struct kube_connection *connection, int number, stru
 	/* OpenSSL 3 says so of a connection that ended without TLS's farewell, which is every one that broke. */
 	bool is_plain_end = reason && ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
 	if (reason && !is_plain_end) {
-		error_set(error, EPROTO, "TLS to the API server at %s failed: %s", connection->server, reason);
+		error_say(error, EPROTO, "TLS to the API server at %s failed: %s", connection->server, reason);
 		return;
 	}
 	if (kube_connection_was_open(connection) || is_plain_end)
 		error_say(error, ECONNRESET, "the connection to the API server at %s broke before the answer was complete",
 			  connection->server);
-	else
-		error_set(error, number ? number : ECONNREFUSED, "cannot connect to the API server at %s", connection->server);
+	else /* evhttp treats a refusal in a way of its own, in which errno is lost to a shutdown. */
+		error_set(error, number == 0 || number == ENOTCONN ? ECONNREFUSED : number,
+			  "cannot connect to the API server at %s", connection->server);
 }
 
 static void request_failed(enum evhttp_request_error failure, void *data)
@@ -129,7 +131,7 @@ int kube_connection_new(struct event_base *base, struct kube_tls *tls, const cha
 	connection->listener = *listener;
 	SSL *ssl = NULL;
 	if (!(connection->server = strdup(server)) || !(connection->address = strdup(address)) ||
-	    kube_tls_connection(tls, error, &ssl) < 0)
+	    kube_tls_connection(tls, &connection->was_open, error, &ssl) < 0)
 		goto failed;
 	SSL_up_ref(ssl);
 	connection->ssl = ssl;
@@ -233,12 +235,12 @@ int kube_connection_start(struct kube_connection *connection, const struct kube_
 
 bool kube_connection_is_open(const struct kube_connection *connection)
 {
-	return SSL_is_init_finished(connection->ssl) && !connection->has_ended;
+	return connection->was_open && !connection->has_ended;
 }
 
 bool kube_connection_was_open(const struct kube_connection *connection)
 {
-	return SSL_is_init_finished(connection->ssl);
+	return connection->was_open;
 }
 
 bool kube_connection_is_untrusted(const struct kube_connection *connection)

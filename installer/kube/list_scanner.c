@@ -22,7 +22,7 @@ static int append(char **text, size_t *length, size_t *capacity, char c, size_t 
 		if (!grown)
 			return *length < limit
 				       ? error_set(error, ENOMEM, "cannot read a list")
-				       : error_set(error, EMSGSIZE, "an object of the list is longer than %zu bytes", limit);
+				       : error_say(error, EMSGSIZE, "an object of the list is longer than %zu bytes", limit);
 		*text = grown;
 		*capacity = wanted;
 	}
@@ -74,7 +74,7 @@ static int take(struct kube_list_scanner *scanner, char c, struct error *error)
 		scanner->depth++;
 	} else if (c == '}' || c == ']') {
 		if (scanner->depth == 0)
-			return error_set(error, EPROTO, "the list has more closing brackets than opening ones");
+			return error_say(error, EPROTO, "the list has more closing brackets than opening ones");
 		scanner->depth--;
 		ends_item = scanner->in_item && scanner->depth == 2;
 		if (scanner->in_items && scanner->depth == 1)
@@ -108,7 +108,7 @@ int kube_list_scanner_take(struct kube_list_scanner *scanner, const char *bytes,
 int kube_list_scanner_finish(struct kube_list_scanner *scanner, struct error *error, cJSON **ret_list)
 {
 	if (scanner->in_item)
-		return error_set(error, EPROTO, "the list ends in the middle of an object");
+		return error_say(error, EPROTO, "the list ends in the middle of an object");
 	return json_parse(scanner->rest ? scanner->rest : "", scanner->rest_length, scanner->limit, "the list", error,
 			  ret_list);
 }

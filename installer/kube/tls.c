@@ -35,6 +35,15 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
 	return 0;
 }
 
+/* libevent resets a connection's state when it breaks, so this is noted when it happens. */
+static void note_progress(const SSL *ssl, int where, int result)
+{
+	(void)result;
+	bool *was_established = SSL_get_app_data(ssl);
+	if ((where & SSL_CB_HANDSHAKE_DONE) && was_established)
+		*was_established = true;
+}
+
 static int add_authority(SSL_CTX *context, const char *pem)
 {
 	BIO *bio = BIO_new_mem_buf(pem, -1);
@@ -102,6 +111,7 @@ int kube_tls_new(const struct kube_credentials *credentials, struct error *error
 	SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
 	SSL_CTX_sess_set_new_cb(context, keep_session);
 	SSL_CTX_set_app_data(context, tls);
+	SSL_CTX_set_info_callback(context, note_progress);
 	static const unsigned char protocols[] = "\x08http/1.1";
 	SSL_CTX_set_alpn_protos(context, protocols, sizeof protocols - 1);
 
@@ -137,7 +147,7 @@ void kube_tls_free(struct kube_tls *tls)
 	free(tls);
 }
 
-int kube_tls_connection(struct kube_tls *tls, struct error *error, SSL **ret_ssl)
+int kube_tls_connection(struct kube_tls *tls, bool *was_established, struct error *error, SSL **ret_ssl)
 {
 	ERR_clear_error();
 	SSL *ssl = SSL_new(tls->context);
@@ -153,8 +163,12 @@ int kube_tls_connection(struct kube_tls *tls, struct error *error, SSL **ret_ssl
 		SSL_free(ssl);
 		return openssl_error(error, "cannot begin TLS");
 	}
-	if (tls->session)
-		SSL_set_session(ssl, tls->session);
+	/* A copy again: OpenSSL lets a session of TLS 1.3 be resumed once, and the connections of a burst share one ticket. */
+	SSL_SESSION *session = tls->session ? SSL_SESSION_dup(tls->session) : NULL;
+	if (session)
+		SSL_set_session(ssl, session);
+	SSL_SESSION_free(session);
+	SSL_set_app_data(ssl, was_established);
 	SSL_set_connect_state(ssl);
 	*ret_ssl = ssl;
 	return 0;

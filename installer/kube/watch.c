@@ -156,13 +156,13 @@ static void try_later(struct kube_watch *watch, unsigned retry_after, const stru
 	}
 }
 
-/* Something ended that had worked: the next try comes soon, and it is no trouble yet. That it becomes if it happens again
- * before the watch has settled. */
+/* Something ended that had worked: the next try comes soon, and it is no trouble yet. That it becomes if it happens again and
+ * again before the watch has settled; twice is what a break makes that outlasts the server's memory. */
 static void try_soon(struct kube_watch *watch, const struct error *error)
 {
 	if (watch->begun && now_milliseconds() - watch->begun >= SETTLED_MILLISECONDS)
 		watch->failures = 0;
-	if (watch->failures > 0) {
+	if (watch->failures > 1) {
 		try_later(watch, 0, error);
 		return;
 	}
@@ -222,12 +222,12 @@ static int take_event(struct kube_watch *watch, const cJSON *event, struct error
 	const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(event, "type"));
 	const cJSON *object = cJSON_GetObjectItemCaseSensitive(event, "object");
 	if (!type || !cJSON_IsObject(object))
-		return error_set(error, EPROTO, "an event of the watch has no type or no object");
+		return error_say(error, EPROTO, "an event of the watch has no type or no object");
 	if (strcmp(type, "ERROR") == 0)
 		return take_status(watch, object, error);
 	const char *version = get_version(object);
 	if (!version || !*version)
-		return error_set(error, EPROTO, "an event of the watch (%.32s) has no resourceVersion", type);
+		return error_say(error, EPROTO, "an event of the watch (%.32s) has no resourceVersion", type);
 	if (strcmp(type, "BOOKMARK") == 0) {
 		if (watch->in_list && is_end_of_list(object)) {
 			if (keep(&watch->resource_version, version) < 0)
@@ -237,9 +237,9 @@ static int take_event(struct kube_watch *watch, const cJSON *event, struct error
 	} else {
 		bool is_put = strcmp(type, "ADDED") == 0 || strcmp(type, "MODIFIED") == 0;
 		if (!is_put && strcmp(type, "DELETED") != 0)
-			return error_set(error, EPROTO, "an event of the watch has the unknown type %.32s", type);
+			return error_say(error, EPROTO, "an event of the watch has the unknown type %.32s", type);
 		if (!is_object(object))
-			return error_set(error, EPROTO, "an object of the watch has no name");
+			return error_say(error, EPROTO, "an object of the watch has no name");
 		kube_client_statistics(watch->client)->watch_events[watch->kind]++;
 		if (!(is_put ? TELL(watch, put, object) : TELL(watch, gone, object)))
 			return 1;
@@ -270,7 +270,7 @@ static int take_lines(struct kube_watch *watch, const char *bytes, size_t length
 			return status;
 	}
 	if (evbuffer_get_length(watch->lines) > LINE_LIMIT)
-		return error_set(error, EMSGSIZE, "an event of the watch is longer than %zu bytes", LINE_LIMIT);
+		return error_say(error, EMSGSIZE, "an event of the watch is longer than %zu bytes", LINE_LIMIT);
 	return 0;
 }
 
@@ -279,7 +279,7 @@ static bool take_item(void *data, const cJSON *item)
 	struct kube_watch *watch = data;
 	if (!is_object(item)) {
 		/* Said at the end of the page. */
-		error_set(&watch->broken, EPROTO, "an object of the list has no name");
+		error_say(&watch->broken, EPROTO, "an object of the list has no name");
 		return true;
 	}
 	return TELL(watch, put, item);
@@ -342,7 +342,7 @@ static int page_is_finished(struct kube_watch *watch, struct error *error)
 {
 	cleanup_cjson cJSON *list = NULL;
 	if (error_is_set(&watch->broken))
-		return error_set(error, watch->broken.number, "%s", watch->broken.message);
+		return error_say(error, watch->broken.number, "%s", watch->broken.message);
 	if (kube_list_scanner_finish(&watch->scanner, error, &list) < 0)
 		return -1;
 	kube_list_scanner_clear(&watch->scanner);
@@ -351,7 +351,7 @@ static int page_is_finished(struct kube_watch *watch, struct error *error)
 	const cJSON *items = cJSON_GetObjectItemCaseSensitive(list, "items");
 	const char *more = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "continue"));
 	if (!version || !*version || (items && !cJSON_IsArray(items) && !cJSON_IsNull(items)))
-		return error_set(error, EPROTO, "what the API server sent is no list with a resourceVersion");
+		return error_say(error, EPROTO, "what the API server sent is no list with a resourceVersion");
 	if (keep(&watch->continue_token, more) < 0)
 		return error_set(error, ENOMEM, "cannot keep the place in the list");
 	if (watch->continue_token)
@@ -392,10 +392,10 @@ static void ended(void *data, int status, const cJSON *object, unsigned retry_af
 			return;
 		}
 		if (evbuffer_get_length(watch->lines) > 0) {
-			error_set(&problem, EPROTO, "the watch ended in the middle of an event");
+			error_say(&problem, EPROTO, "the watch ended in the middle of an event");
 			give_up(watch, &problem);
 		} else if (watch->in_list) {
-			error_set(&problem, EPROTO, "the watch ended in the middle of the list");
+			error_say(&problem, EPROTO, "the watch ended in the middle of the list");
 			give_up(watch, &problem);
 		} else {
 			watch_is_over(watch);
@@ -424,7 +424,11 @@ static void ended(void *data, int status, const cJSON *object, unsigned retry_af
 	/* A server that has no streaming lists and does not say so. */
 	if (watch->step == STEP_STREAM && !watch->resource_version && error->number == ETIMEDOUT)
 		watch->streaming_is_refused = true;
-	if (status == 0 && watch->begun && !watch->in_list)
+	/* What was sent is no HTTP, or is too long: it would come again. */
+	bool is_bad = status == 0 && (error->number == EMSGSIZE || error->number == EPROTO);
+	if (is_bad)
+		list_again(watch);
+	if (status == 0 && watch->begun && !watch->in_list && !is_bad)
 		try_soon(watch, error);
 	else
 		try_later(watch, retry_after, error);

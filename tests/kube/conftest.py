@@ -56,6 +56,7 @@ class Tool:
             except queue.Empty:
                 line = None
             assert line is not None, f"never came: {wanted}; but: {passed[-20:]}; {self.errors[-20:]}"
+            assert not ("outcome" in wanted and line.get("outcome", wanted["outcome"]) != wanted["outcome"]), line
             if all(line.get(key, ...) == value for key, value in wanted.items()):
                 line["before"] = passed
                 return line

@@ -127,13 +127,13 @@ class ApiServer:
         self.gone_as_event = True       # a watch from too old a version: an ERROR event, else a 410
         self.patch_conflicts = 0        # so many patches meet a concurrent change
         self.wrong_uid_status = 409
-        self.strict_paths = True
+        self.prefix = ""                # of every path, as behind a proxy
 
         self.authority = Authority()
         self._names, self._addresses = names, addresses
         self._context = None
         self.use_certificate("good")
-        self._listener = None
+        self._listener = self._placeholder = None
         self.port = 0
         self.start()
 
@@ -153,30 +153,39 @@ class ApiServer:
         class Bound(Handler):
             api = server
 
+        if self._placeholder:
+            self._placeholder.close()
+            self._placeholder = None
         self._listener = Listener(("127.0.0.1", self.port), Bound)
         self.port = self._listener.server_address[1]
         threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self):
-        """Nobody listens any more, and every connection is reset."""
+        """Nobody listens any more, and every connection is cut."""
         if not self._listener:
             return
         self._listener.shutdown()
         self._listener.server_close()
         self._listener = None
-        self.reset_connections()
+        # The port stays ours: a client must be refused, and not meet somebody else, or itself.
+        self._placeholder = socket.socket()
+        self._placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._placeholder.bind(("127.0.0.1", self.port))
+        self.cut_connections()
 
-    def reset_connections(self):
+    def cut_connections(self):
         with self.changed:
             connections = list(self.connections)
         for connection in connections:
-            reset(connection)
+            cut(connection)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
         self.stop()
+        if self._placeholder:
+            self._placeholder.close()
 
     def check(self):
         assert not self.violations, "\n".join(self.violations)
@@ -351,14 +360,15 @@ class ApiServer:
 
 
 def reset(connection):
+    """Ends a connection with a TCP reset, from its own thread: TLS keeps the descriptor's number beyond this."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    socket.socket.close(connection)
+
+
+def cut(connection):
+    """Ends a connection without TLS's farewell, from any thread."""
     try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.shutdown(socket.SHUT_RD)
-    except OSError:
-        pass
-    try:
-        # The plain socket's close, without TLS's farewell.
-        socket.socket.close(connection)
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
     except OSError:
         pass
 
@@ -491,7 +501,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True, strict_parsing=True) if url.query else [])
-        place = self.find(url.path)
+        place = url.path.startswith(api.prefix + "/") and self.find(url.path[len(api.prefix):])
         if not place:
             self.violation("no such path")
             self.refuse(404, "the server could not find the requested resource", "NotFound")
@@ -746,6 +756,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 except OSError:
                     pass
                 raise Hangup
+            if order == "reset":
+                reset(self.request)
+                raise Hangup
+            if order == "close":
+                raise Hangup
             for entry_version, kind, plural, value in entries:
                 version = entry_version
                 if plural == resource.plural and self.selects(query, value):
@@ -760,11 +775,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 text = json.dumps({"type": "ADDED", "object": {"metadata": {"name": "half"}}}).encode()[:30]
                 self.chunk(text)
                 order = "end"
-            elif order == "reset":
-                reset(self.request)
-                raise Hangup
-            elif order == "close":
-                raise Hangup
             if order == "end" or now >= end:
                 self.wfile.write(b"0\r\n\r\n")
                 return
