@@ -156,7 +156,6 @@ static bool step_tunnel(struct mesh_pod *pod)
 	if (tunnel_add(pod->mesh->tunnel, &workload, &error) < 0)
 		return failed(pod, METRICS_STEP_TUNNEL, &error);
 	pod->tunnel = POD_TUNNEL_ADDING;
-	pod->is_in_snapshot = false;
 	return false;
 }
 
@@ -372,7 +371,9 @@ void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char 
 		return;
 	if (kind == TUNNEL_DELETE) {
 		if (pod->tunnel == POD_TUNNEL_DELETING) {
-			pod->tunnel = POD_TUNNEL_DELETED;
+			/* Without an answer the listeners may still stand; the guard may not go before them. */
+			bool is_answered = outcome != TUNNEL_LOST && outcome != TUNNEL_LATE;
+			pod->tunnel = is_answered ? POD_TUNNEL_DELETED : POD_TUNNEL_REFUSED;
 			if (outcome == TUNNEL_REFUSED)
 				mesh_log(pod, LOG_LEVEL_WARN, "tunnel", "the tunnel refused a Del: %s", error->message);
 			mesh_queue(pod);
@@ -428,9 +429,10 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 			mesh_failed(pod, METRICS_STEP_TUNNEL, &error);
 			continue;
 		}
-		pod->tunnel = POD_TUNNEL_ADDING;
-		pod->is_in_snapshot = true;
 		count++;
+		/* A Keep is not answered: the pod's Add follows when its namespace is found. */
+		if (workload.netns >= 0)
+			pod->tunnel = POD_TUNNEL_ADDING;
 	}
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a tunnel connected and is told of %zu pods", count);
 }

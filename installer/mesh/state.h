@@ -75,7 +75,6 @@ struct mesh_pod {
 	bool is_stranded; /* mesh_release_all could not take its annotation off: it stays enrolled */
 	enum pod_tunnel tunnel;
 	bool was_accepted;   /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
-	bool is_in_snapshot; /* the Add that is on its way belongs to a snapshot */
 
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
 	char *annotation;
