@@ -230,18 +230,19 @@ static void look(struct mesh_arrival *arrival)
 	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason, &pod->wanted);
 }
 
-static void ask_tunnel(struct mesh_arrival *arrival)
+/* False: the arrival is over. */
+static bool ask_tunnel(struct mesh_arrival *arrival)
 {
 	struct mesh_pod *pod = arrival->pod;
 	struct error error = { 0 };
 	/* A snapshot on its way may have named it already. */
 	if (pod->tunnel == POD_TUNNEL_ADDING || pod->tunnel == POD_TUNNEL_ACCEPTED)
-		return;
+		return true;
 	if (tunnel_connections(arrival->mesh->tunnel) == 0) {
 		snprintf(arrival->waits_for, sizeof arrival->waits_for,
 			 "no tunnel is connected to this node's agent (kubectl get pods -n %s -l app=ztunnel)",
 			 arrival->mesh->settings.selection.system_namespace);
-		return;
+		return true;
 	}
 	const struct tunnel_workload workload = {
 		.uid = pod->uid,
@@ -251,10 +252,12 @@ static void ask_tunnel(struct mesh_arrival *arrival)
 		.netns = pod->sandbox.netns,
 	};
 	snprintf(arrival->waits_for, sizeof arrival->waits_for, "the tunnel did not answer");
-	if (tunnel_add(arrival->mesh->tunnel, &workload, &error) < 0)
+	if (tunnel_add(arrival->mesh->tunnel, &workload, &error) < 0) {
 		finish(arrival, CNI_TUNNEL_REFUSED, error.message);
-	else
-		pod->tunnel = POD_TUNNEL_ADDING;
+		return false;
+	}
+	pod->tunnel = POD_TUNNEL_ADDING;
+	return true;
 }
 
 static void deadline_passed(evutil_socket_t fd, short what, void *data)
@@ -320,32 +323,36 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	/* From here on the new sandbox takes the old one's place everywhere. */
 	arrival->stage = ARRIVAL_IN_TUNNEL;
 	sandbox_forget(pod);
-	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_hold(pod, arrival->netns, &error) < 0 ||
-	    redirect_verify(pod->sandbox.session, &pod->wanted, REDIRECT_STAGE_FULL, &error, &difference) < 0 ||
+	pod->is_torn_down = false;
+	pod->is_releasing = false;
+	pod->is_drained = false;
+	pod->drain_began = 0;
+	pod->tunnel = POD_TUNNEL_UNKNOWN;
+	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_open(pod, arrival->netns, &error) < 0 ||
 	    redirect_copy(&pod->wanted, &error, &pod->sandbox.in_force) < 0) {
 		finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
 		return;
 	}
-	if (difference.text[0]) {
-		char message[700];
-		snprintf(message, sizeof message, "the rules that the plugin reported are not there: %s", difference.text);
-		finish(arrival, CNI_CANNOT_REDIRECT, message);
-		return;
-	}
-	pod->sandbox.verified = time(NULL);
-	pod->sandbox.is_suspect = false;
-	pod->is_torn_down = false;
-	pod->tunnel = POD_TUNNEL_UNKNOWN;
-	pod->is_releasing = false;
-	pod->drain_began = 0;
-	pod->is_drained = false;
+	pod->sandbox.standing = REDIRECT_STANDING_FULL;
+	pod->sandbox.is_looked_at = true;
 	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (probe_set_put(mesh->probes, pod->uid, addresses, count, &error) < 0 || probe_set_flush(mesh->probes, &error) < 0 ||
 	    (mesh->aws && aws_branch_eni_add(mesh->aws, addresses, count, &error, NULL) < 0)) {
 		finish(arrival, CNI_INTERNAL, error.message);
 		return;
 	}
-	ask_tunnel(arrival);
+	/* The report is checked while the tunnel opens its listeners. */
+	if (!ask_tunnel(arrival))
+		return;
+	if (redirect_verify(pod->sandbox.session, &pod->wanted, REDIRECT_STAGE_FULL, &error, &difference) < 0) {
+		finish(arrival, CNI_INTERNAL, error.message);
+	} else if (difference.text[0]) {
+		char message[700];
+		snprintf(message, sizeof message, "the rules that the plugin reported are not there: %s", difference.text);
+		finish(arrival, CNI_CANNOT_REDIRECT, message);
+	} else {
+		pod->sandbox.verified = time(NULL);
+	}
 }
 
 void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outcome, const struct error *error)

@@ -99,7 +99,7 @@ int sandbox_look(struct mesh_pod *pod, struct error *error)
 	return 0;
 }
 
-int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error)
+int sandbox_open(struct mesh_pod *pod, int netns, struct error *error)
 {
 	struct mesh *mesh = pod->mesh;
 	struct sandbox *sandbox = &pod->sandbox;
@@ -121,7 +121,12 @@ int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error)
 	sandbox->session = steal_pointer(session);
 	sandbox->watch = watch;
 	sandbox->is_looked_at = false;
-	return sandbox_look(pod, error);
+	return 0;
+}
+
+int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error)
+{
+	return sandbox_open(pod, netns, error) < 0 ? -1 : sandbox_look(pod, error);
 }
 
 int sandbox_reopen(struct mesh_pod *pod, struct error *error)

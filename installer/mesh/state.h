@@ -74,7 +74,7 @@ struct mesh_pod {
 	bool is_releasing;
 	bool is_stranded; /* mesh_release_all could not take its annotation off: it stays enrolled */
 	enum pod_tunnel tunnel;
-	bool was_accepted;   /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
+	bool was_accepted; /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
 
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
 	char *annotation;
@@ -211,7 +211,9 @@ void mesh_tunnel_snapshot(void *mesh, struct tunnel_snapshot *snapshot);
 void mesh_tunnel_connections_changed(void *mesh, size_t count);
 
 /* sandbox.c */
-/* Holds the namespace `netns` (duplicated): opens the session and the watch, and looks what stands. */
+/* Holds the namespace `netns` (duplicated): opens the session and the watch. */
+int sandbox_open(struct mesh_pod *pod, int netns, struct error *error);
+/* The same, and looks what stands. */
 int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error);
 /* Opens the remembered path where it still leads to the remembered namespace, and holds it. ENOENT: there is none any more. */
 int sandbox_reopen(struct mesh_pod *pod, struct error *error);
