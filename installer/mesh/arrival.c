@@ -328,7 +328,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	pod->is_drained = false;
 	pod->drain_began = 0;
 	pod->tunnel = POD_TUNNEL_UNKNOWN;
-	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_open(pod, arrival->netns, &error) < 0 ||
+	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_hold_unseen(pod, arrival->netns, &error) < 0 ||
 	    redirect_copy(&pod->wanted, &error, &pod->sandbox.in_force) < 0) {
 		finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
 		return;

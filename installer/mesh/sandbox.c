@@ -99,7 +99,7 @@ int sandbox_look(struct mesh_pod *pod, struct error *error)
 	return 0;
 }
 
-int sandbox_open(struct mesh_pod *pod, int netns, struct error *error)
+int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error)
 {
 	struct mesh *mesh = pod->mesh;
 	struct sandbox *sandbox = &pod->sandbox;
@@ -126,7 +126,7 @@ int sandbox_open(struct mesh_pod *pod, int netns, struct error *error)
 
 int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error)
 {
-	return sandbox_open(pod, netns, error) < 0 ? -1 : sandbox_look(pod, error);
+	return sandbox_hold_unseen(pod, netns, error) < 0 ? -1 : sandbox_look(pod, error);
 }
 
 int sandbox_reopen(struct mesh_pod *pod, struct error *error)

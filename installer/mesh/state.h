@@ -212,7 +212,7 @@ void mesh_tunnel_connections_changed(void *mesh, size_t count);
 
 /* sandbox.c */
 /* Holds the namespace `netns` (duplicated): opens the session and the watch. */
-int sandbox_open(struct mesh_pod *pod, int netns, struct error *error);
+int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error);
 /* The same, and looks what stands. */
 int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error);
 /* Opens the remembered path where it still leads to the remembered namespace, and holds it. ENOENT: there is none any more. */
