@@ -135,6 +135,14 @@ static mode_t mode_for(const struct look *look, const struct runtime_file *exist
 	return existing ? look->options->conf_mode & existing->status.st_mode & 07777 : look->options->conf_mode;
 }
 
+/* A file of our own is written over nothing that is another's, whatever name it was given. */
+static bool is_anothers(const struct look *look, const char *name)
+{
+	const struct runtime_file *file = runtime_directory_find(&look->files, name);
+	return file && file->json && !strstr(name, HOST_PLUGIN_NAME) && !conflist_find(file->json, HOST_PLUGIN_NAME) &&
+	       !is_istio_own(file);
+}
+
 /* Makes the target what `wanted` says. 1: not allowed now. */
 static int write_target(struct look *look, const cJSON *wanted, const struct runtime_file *model, struct error *error)
 {
@@ -260,6 +268,9 @@ static int look_own(struct look *look, struct error *error)
 				"use it: give it "
 				"a lower number",
 				own, primary->name);
+	if (is_anothers(look, own))
+		return wait_for(look, "%s/%s is another plugin's: give host.ownConfigFile another name",
+				look->options->conf_dir, own);
 	snprintf(look->target, sizeof look->target, "%s", own);
 	int result = write_target(look, wanted, NULL, error);
 	return result < 0 ? -1 : 0;
@@ -283,6 +294,9 @@ static int look_stand_alone(struct look *look, struct error *error)
 	const char *extension = strrchr(file, '.');
 	char name[256];
 	cleanup_cjson cJSON *wanted = NULL;
+	if (is_anothers(look, file))
+		return wait_for(look, "%s/%s is another plugin's: name a file of our own in host.confFile, or set host.chained",
+				options->conf_dir, file);
 	network_name(file, name, sizeof name);
 	if (conflist_stand_alone(options->plugin, name, extension && strcmp(extension, ".conflist") == 0, error, &wanted) < 0)
 		return -1;

@@ -30,7 +30,7 @@
 #define WITHDRAW_AFTER 5000
 
 #define TOKENS 10
-#define FIGHT_UNDONE 5
+#define FIGHT_WRITES 6
 #define FIGHT_WINDOW 60000
 #define REPEAT_AFTER 600000
 #define TOLD_MAX 16
@@ -68,9 +68,8 @@ struct host {
 	long unready_since; /* 0: not */
 	long withdrawn_since;
 	bool is_outrun;		   /* somebody wrote at the same moment */
-	bool was_right;		   /* the last look found the configuration as it should be, or left it so */
-	long undone[FIGHT_UNDONE]; /* when somebody undid our work, a ring */
-	size_t undone_next;
+	long writes[FIGHT_WRITES]; /* when we had to write, a ring */
+	size_t writes_next;
 	struct told told[TOLD_MAX];
 	size_t told_next;
 };
@@ -289,13 +288,13 @@ static void look_at_binary(struct host *host, struct error *ret_problem)
 	}
 }
 
-/* Our work was undone once more. */
-static void count_undone(struct host *host, const struct configuration_report *report)
+/* We had to write once more, or somebody wrote at the same moment. */
+static void count_write(struct host *host, const struct configuration_report *report)
 {
 	char message[HOST_REASON_MAX];
 	long time = now();
-	host->undone[host->undone_next++ % FIGHT_UNDONE] = time;
-	long oldest = host->undone[host->undone_next % FIGHT_UNDONE];
+	host->writes[host->writes_next++ % FIGHT_WRITES] = time;
+	long oldest = host->writes[host->writes_next % FIGHT_WRITES];
 	if (oldest == 0 || time - oldest > FIGHT_WINDOW)
 		return;
 	snprintf(message, sizeof message,
@@ -333,9 +332,8 @@ static void look_at_configuration(struct host *host, struct configuration_report
 	bool may_write = has_means && state->binary_ready;
 	bool may_withdraw = !host->timer || (host->withdrawn_since != 0 && time - host->withdrawn_since >= WITHDRAW_AFTER);
 	int result = configuration_converge(&host->options, may_write, may_withdraw, &problem, report);
-	if (result == 0 && (report->is_written || report->is_pending) && host->was_right)
-		count_undone(host, report);
-	host->was_right = result == 0 && (report->is_ready || report->is_written);
+	if (result == 0 && (report->is_written || report->is_outrun))
+		count_write(host, report);
 
 	if (report->is_withdrawn && host->withdrawn_since == 0)
 		host->withdrawn_since = time;
@@ -531,7 +529,7 @@ int host_change(struct host *host, const struct host_options *options, struct er
 	options_clear(&host->options);
 	host->options = copy;
 	host->seen.is_good = false;
-	host->was_right = false;
+	memset(host->writes, 0, sizeof host->writes);
 	host->binary_retry_at = host->configuration_retry_at = 0;
 	look(host);
 	return 0;

@@ -330,7 +330,7 @@ static void cleanup_socketp(struct nft_socket **socket)
 
 /* With `is_removing` the transaction is committed too. */
 static int migrate_ruleset(int netns_fd, enum migrate_place place, bool is_removing, struct error *error,
-			   struct migrate_found *found)
+			   struct migrate_found *found, struct nft_socket **ret_socket)
 {
 	__attribute__((cleanup(cleanup_socketp))) struct nft_socket *socket = NULL;
 	if (open_inside(netns_fd, error, &socket) < 0)
@@ -350,8 +350,11 @@ static int migrate_ruleset(int netns_fd, enum migrate_place place, bool is_remov
 			return -1;
 		nft_batch_expect_generation(batch, generation);
 		fill(batch, &look);
-		if (nft_batch_commit(batch, &failure) == 0)
+		if (nft_batch_commit(batch, &failure) == 0) {
+			if (ret_socket)
+				*ret_socket = steal_pointer(socket);
 			return 0;
+		}
 		if (failure.number != ERESTART || attempt == COMMIT_ATTEMPTS) {
 			error_set(error, 0, "%s", failure.message);
 			return error_wrap(error, "cannot remove istio-cni's rules");
@@ -362,7 +365,7 @@ static int migrate_ruleset(int netns_fd, enum migrate_place place, bool is_remov
 int migrate_detect(int netns_fd, enum migrate_place place, struct error *error, struct migrate_found *ret_found)
 {
 	struct migrate_found found = { 0 };
-	if (migrate_ruleset(netns_fd, place, false, error, &found) < 0 ||
+	if (migrate_ruleset(netns_fd, place, false, error, &found, NULL) < 0 ||
 	    migrate_detect_legacy(netns_fd, place, error, &found) < 0)
 		return -1;
 	if (place == MIGRATE_HOST && migrate_ipsets(netns_fd, false, error, &found.ipsets) < 0)
@@ -371,15 +374,19 @@ int migrate_detect(int netns_fd, enum migrate_place place, struct error *error, 
 	return 0;
 }
 
-int migrate_remove(int netns_fd, enum migrate_place place, struct error *error, struct migrate_found *ret_found)
+int migrate_remove(int netns_fd, enum migrate_place place, struct error *error, struct migrate_found *ret_found,
+		   struct nft_socket **ret_socket)
 {
+	__attribute__((cleanup(cleanup_socketp))) struct nft_socket *socket = NULL;
 	struct migrate_found found = { 0 };
-	if (migrate_ruleset(netns_fd, place, true, error, &found) < 0 ||
+	if (migrate_ruleset(netns_fd, place, true, error, &found, &socket) < 0 ||
 	    migrate_detect_legacy(netns_fd, place, error, &found) < 0)
 		return -1;
 	/* A legacy rule holds the set. */
 	if (place == MIGRATE_HOST && !found.legacy && migrate_ipsets(netns_fd, true, error, &found.ipsets) < 0)
 		return -1;
 	*ret_found = found;
+	if (ret_socket)
+		*ret_socket = steal_pointer(socket);
 	return 0;
 }

@@ -364,6 +364,18 @@ def test_a_stand_alone_configuration_without_a_name(host):
     assert host.read("02-ambient-cni.conflist")["name"] == "ambient-cni"
 
 
+@pytest.mark.parametrize("options", [{"chained": False, "conf_file": "05-other.conflist"},
+                                     {"own_config": True, "own_config_file": "05-other.conflist"}])
+def test_another_plugins_file_is_never_overwritten(host, options):
+    host.write("05-other.conflist", FLANNEL)
+    host.write("10-calico.conflist", CALICO)
+    state = host.install(**options)
+    assert not state["ready"] and "another plugin's" in state["reason"]
+    assert host.read("05-other.conflist") == FLANNEL and host.read("10-calico.conflist") == CALICO
+    host.uninstall(**options)
+    assert host.read("05-other.conflist") == FLANNEL
+
+
 # Multus.
 
 def multus(delegate):

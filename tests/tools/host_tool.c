@@ -17,6 +17,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/json.h"
 #include "ambient/netns.h"
+#include "ambient/nft.h"
 #include "installer/host/host.h"
 #include "installer/host/migrate.h"
 #include "installer/host/runtime_order.h"
@@ -195,11 +196,13 @@ static int migrate(const char *verb, const char *path, const char *where)
 	struct error error = { 0 };
 	struct migrate_found found = { 0 };
 	cleanup_close int netns = -1;
+	struct nft_socket *socket = NULL;
 	enum migrate_place place = strcmp(where, "host") == 0 ? MIGRATE_HOST : MIGRATE_POD;
 	if (netns_open(path, &error, &netns) < 0 ||
-	    (strcmp(verb, "remove") == 0 ? migrate_remove(netns, place, &error, &found)
+	    (strcmp(verb, "remove") == 0 ? migrate_remove(netns, place, &error, &found, &socket)
 					 : migrate_detect(netns, place, &error, &found)) < 0)
 		return fail(&error);
+	nft_socket_close(socket);
 	cJSON *answer = cJSON_CreateObject();
 	cJSON_AddBoolToObject(answer, "nftables", found.nftables);
 	cJSON_AddBoolToObject(answer, "iptables", found.iptables);
