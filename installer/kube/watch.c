@@ -2,7 +2,8 @@
  *
  * One request is under way at a time: a streaming list (which becomes the watch), a page of a paged list, or a watch. Without
  * a resource version everything is listed; with one the watch goes on from it. What a server has refused once (streaming
- * lists: 400 or 422) is asked for again at the next list, which costs one request and needs no restart after its upgrade.
+ * lists: 400, 422, or an error event before the list's end) is asked for again at the next list, which costs one request and
+ * needs no restart after its upgrade.
  *
  * The first page is asked for with resourceVersion=0, as client-go does: the API server then answers from its cache by the
  * index of node names, all at once, where a consistent read would walk all pods of the cluster. After a 410 it is the
@@ -212,6 +213,10 @@ static int take_status(struct kube_watch *watch, const cJSON *status, struct err
 	const char *message = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(status, "message"));
 	int number = cJSON_IsNumber(code) ? code->valueint : 0;
 	watch->is_expired = number == 410;
+	/* The API server of 1.34 has accepted a streaming list before it finds that its etcd (below 3.4.25) is too old for one:
+	 * "... the required storage feature RequestWatchProgress is disabled". */
+	if (watch->step == STEP_STREAM && watch->in_list && !watch->is_expired)
+		watch->streaming_is_refused = true;
 	return error_say(error, EPROTO, "the API server ended the watch with %d: %s", number,
 			 message ? message : "no reason given");
 }
@@ -308,8 +313,13 @@ static void give_up(struct kube_watch *watch, const struct error *error)
 	struct error copy = *error;
 	kube_request_cancel(watch->request);
 	watch->request = NULL;
-	kube_client_statistics(watch->client)->watch_restarts++;
 	list_again(watch);
+	if (watch->step == STEP_STREAM && watch->streaming_is_refused) {
+		log_write(watch->log, LOG_LEVEL_DEBUG, NULL, "listing %s in pages: %s", kind_names[watch->kind], copy.message);
+		arm(watch, 0);
+		return;
+	}
+	kube_client_statistics(watch->client)->watch_restarts++;
 	if (watch->is_expired) {
 		watch->reads_consistently = true;
 		try_soon(watch, &copy);

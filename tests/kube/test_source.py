@@ -52,6 +52,19 @@ def test_pages_where_the_server_has_no_streaming_lists(server, start):
     assert tool.statistics()["pod_lists"] == 1
 
 
+def test_pages_where_etcd_is_too_old_for_streaming_lists(server, start):
+    """kube-apiserver 1.34 over etcd 3.4.23 (seen on a real node) accepts the request, and ends it by an error event."""
+    server.etcd_is_old = True
+    server.put_pod("shop", "cart")
+    server.put_namespace("shop")
+    tool = start()
+    tool.synced()
+    assert tool.told("pod")[-3:] == ["list_started", "put", "list_finished"]
+    assert tool.statistics()["watch_restarts"] == 0
+    server.put_pod("shop", "later")
+    tool.put("pod", "later")
+
+
 def test_a_whole_list_in_one_piece(server, start):
     """A server that answers resourceVersion=0 from its cache, whatever the limit, and sends all of it as one chunk."""
     server.streaming_lists = False

@@ -118,6 +118,7 @@ class ApiServer:
 
         # Switches.
         self.streaming_lists = True
+        self.etcd_is_old = False        # below 3.4.25: a streaming list begins, and its only event is an ERROR
         self.pages_from_cache = False   # as the real one: resourceVersion=0 is answered whole
         self.bookmark_seconds = 0.5
         self.delay = 0                  # seconds before every answer but watches' events
@@ -695,6 +696,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if is_list:
                 version = api.version
                 initial = [("ADDED", value) for value in api.objects[resource.plural].values() if self.selects(query, value)]
+                if api.etcd_is_old:
+                    initial = [("ERROR", {"kind": "Status", "status": "Failure", "code": 500, "message":
+                                          "a watch stream was requested by the client but the required storage feature "
+                                          "RequestWatchProgress is disabled"})]
             else:
                 version = int(query["resourceVersion"])
                 initial = []
