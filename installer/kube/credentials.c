@@ -179,7 +179,7 @@ struct entry {
 static int find_entry(const struct yaml *yaml, const char *path, const char *list_name, const char *kind, const char *name,
 		      struct error *error, struct entry *ret_entry)
 {
-	const cJSON *list, *item;
+	const cJSON *list = NULL, *item;
 	if (json_get_array(cJSON_GetArrayItem(yaml->documents, 0), list_name, "", error, &list) < 0)
 		return error_wrap(error, "%s", path);
 	cJSON_ArrayForEach (item, list) {
