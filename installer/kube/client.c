@@ -576,9 +576,8 @@ static void take_end(struct kube_request *request)
 		request->was_sent = true;
 		request->error = parse_error;
 	}
-	if (request->status != 0 && request->status < 300)
-		deliver_end(request, object);
-	else if (!is_tried_again(request))
+	bool is_good = request->status >= 200 && request->status < 300;
+	if (is_good || !is_tried_again(request))
 		deliver_end(request, object);
 	else if (!request->is_stream)
 		request->client->statistics.requests[KUBE_RESULT_RETRIED]++;
@@ -838,12 +837,14 @@ struct kube_statistics *kube_client_statistics(struct kube_client *client)
 	return &client->statistics;
 }
 
-static int new_request(struct kube_client *client, const struct kube_call *call, struct error *error,
-		       struct kube_request **ret_request)
+/* NULL: no memory. */
+static struct kube_request *new_request(struct kube_client *client, const struct kube_call *call, struct error *error)
 {
 	struct kube_request *request = calloc(1, sizeof *request);
-	if (!request)
-		return error_set(error, ENOMEM, "cannot ask the API server");
+	if (!request) {
+		error_set(error, ENOMEM, "cannot ask the API server");
+		return NULL;
+	}
 	request->client = client;
 	request->state = REQUEST_DELIVERING; /* in no list */
 	request->method = call->method;
@@ -858,18 +859,18 @@ static int new_request(struct kube_client *client, const struct kube_call *call,
 	    copy_text(call->content_type, "application/json", &request->content_type) < 0 ||
 	    copy_text(call->body, NULL, &request->body) < 0) {
 		free_request(request);
-		return error_set(error, ENOMEM, "cannot ask the API server");
+		error_set(error, ENOMEM, "cannot ask the API server");
+		return NULL;
 	}
 	arm_until(request->timer, request->deadline);
-	*ret_request = request;
-	return 0;
+	return request;
 }
 
 int kube_client_request(struct kube_client *client, const struct kube_call *call, kube_done done, void *data,
 			struct error *error, struct kube_request **ret_request)
 {
-	struct kube_request *request;
-	if (new_request(client, call, error, &request) < 0)
+	struct kube_request *request = new_request(client, call, error);
+	if (!request)
 		return -1;
 	request->done = done;
 	request->data = data;
@@ -882,8 +883,8 @@ int kube_client_request(struct kube_client *client, const struct kube_call *call
 int kube_client_stream(struct kube_client *client, const struct kube_call *call, unsigned silence_milliseconds,
 		       const struct kube_stream_listener *listener, struct error *error, struct kube_request **ret_request)
 {
-	struct kube_request *request;
-	if (new_request(client, call, error, &request) < 0)
+	struct kube_request *request = new_request(client, call, error);
+	if (!request)
 		return -1;
 	request->is_stream = true;
 	request->stream = *listener;

@@ -254,7 +254,7 @@ static int get_pem(const struct entry *entry, const char *key, pem_check check, 
 {
 	char data_key[64];
 	snprintf(data_key, sizeof data_key, "%s-data", key);
-	const char *file, *data;
+	const char *file = NULL, *data = NULL;
 	if (get_text(entry, key, error, &file) < 0 || get_text(entry, data_key, error, &data) < 0)
 		return -1;
 	if (data) {
@@ -316,7 +316,7 @@ out:
 
 static int load_cluster(const struct entry *cluster, struct error *error, struct kube_credentials *credentials)
 {
-	const char *server, *tls_name, *proxy;
+	const char *server = NULL, *tls_name = NULL, *proxy = NULL;
 	bool insecure = false;
 	if (get_text(cluster, "server", error, &server) < 0 || get_text(cluster, "tls-server-name", error, &tls_name) < 0 ||
 	    get_text(cluster, "proxy-url", error, &proxy) < 0)
@@ -359,7 +359,7 @@ static int load_user(const struct entry *user, struct error *error, struct kube_
 			return error_set(error, 0, "%s: %s (line %zu): %s", user->where, refused_keys[i].key,
 					 yaml_line(user->yaml, value), refused_keys[i].hint);
 	}
-	const char *token, *token_file;
+	const char *token = NULL, *token_file = NULL;
 	if (get_text(user, "token", error, &token) < 0 || get_text(user, "tokenFile", error, &token_file) < 0 ||
 	    get_pem(user, "client-certificate", check_certificates, error, &credentials->certificate) < 0 ||
 	    get_pem(user, "client-key", check_key, error, &credentials->key) < 0)
@@ -402,8 +402,8 @@ static int load_kubeconfig(const char *path, struct error *error, struct kube_cr
 	if (!current || !*current)
 		return error_set(error, 0, "%s: current-context is not set", path);
 
-	struct entry context, cluster, user;
-	const char *cluster_name, *user_name;
+	struct entry context = { 0 }, cluster = { 0 }, user = { 0 };
+	const char *cluster_name = NULL, *user_name = NULL;
 	if (find_entry(&yaml, path, "contexts", "context", current, error, &context) < 0 ||
 	    get_text(&context, "cluster", error, &cluster_name) < 0 || get_text(&context, "user", error, &user_name) < 0)
 		return -1;

@@ -231,7 +231,7 @@ int kube_create_event(struct kube_client *client, const struct kube_event *event
 		path = NULL;
 		return error_set(error, ENOMEM, "cannot write an Event");
 	}
-	struct kube_request *request;
+	struct kube_request *request = NULL;
 	const struct kube_call call = { .method = KUBE_POST, .path = path, .body = body, .once = true };
 	if (kube_client_request(client, &call, done ? done : nobody_asks, data, error, &request) < 0)
 		return -1;

@@ -93,33 +93,38 @@ static void pod_was_patched(void *data, int status, const cJSON *object, const s
 	pod_was_read(data, status, object, error);
 }
 
-static int new_request(struct kube_source *source, const char *namespace_name, const char *name, const char *uid,
-		       source_answer answer, void *data, struct error *error, struct source_request **ret_request)
+/* NULL: no memory. */
+static struct source_request *new_request(struct kube_source *source, const char *namespace_name, const char *name,
+					  const char *uid, source_answer answer, void *data, struct error *error)
 {
 	struct source_request *request = calloc(1, sizeof *request);
 	cleanup_free char *namespace_part = kube_escape(namespace_name), *name_part = kube_escape(name);
 	if (!request || !namespace_part || !name_part) {
 		free(request);
-		return error_set(error, ENOMEM, "cannot ask for pod %s/%s", namespace_name, name);
+		error_set(error, ENOMEM, "cannot ask for pod %s/%s", namespace_name, name);
+		return NULL;
 	}
 	LIST_INSERT_HEAD(&source->requests, request, link);
 	request->source = source;
 	request->answer = answer;
 	request->data = data;
-	if (asprintf(&request->path, "/api/v1/namespaces/%s/pods/%s", namespace_part, name_part) < 0 ||
-	    (uid && !(request->uid = strdup(uid)))) {
+	if (asprintf(&request->path, "/api/v1/namespaces/%s/pods/%s", namespace_part, name_part) < 0)
+		request->path = NULL;
+	if (uid)
+		request->uid = strdup(uid);
+	if (!request->path || (uid && !request->uid)) {
 		free_request(request);
-		return error_set(error, ENOMEM, "cannot ask for pod %s/%s", namespace_name, name);
+		error_set(error, ENOMEM, "cannot ask for pod %s/%s", namespace_name, name);
+		return NULL;
 	}
-	*ret_request = request;
-	return 0;
+	return request;
 }
 
 static int get_pod(void *self, const char *namespace_name, const char *name, source_answer answer, void *data,
 		   struct error *error, struct source_request **ret_request)
 {
-	struct source_request *request;
-	if (new_request(self, namespace_name, name, NULL, answer, data, error, &request) < 0)
+	struct source_request *request = new_request(self, namespace_name, name, NULL, answer, data, error);
+	if (!request)
 		return -1;
 	if (read_pod(request, pod_was_read, error) < 0) {
 		free_request(request);
@@ -144,8 +149,8 @@ static int annotate_pod(void *self, const char *namespace_name, const char *name
 			const char *value, source_answer answer, void *data, struct error *error,
 			struct source_request **ret_request)
 {
-	struct source_request *request;
-	if (new_request(self, namespace_name, name, uid, answer, data, error, &request) < 0)
+	struct source_request *request = new_request(self, namespace_name, name, uid, answer, data, error);
+	if (!request)
 		return -1;
 	cleanup_free char *patch = make_patch(uid, key, value), *path = NULL;
 	if (!patch || asprintf(&path, "%s/status", request->path) < 0) {
@@ -176,7 +181,7 @@ static void cancel(void *self, struct source_request *request)
 static void free_source(void *self)
 {
 	struct kube_source *source = self;
-	struct source_request *request;
+	struct source_request *request = NULL;
 	while ((request = LIST_FIRST(&source->requests)))
 		free_request(request);
 	kube_watch_free(source->pods);
