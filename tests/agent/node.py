@@ -10,12 +10,14 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 from netns.namespace import Namespace  # noqa: E402
@@ -105,12 +107,37 @@ class Pod:
         return "table inet ambient-cni" in self.netns.run("nft", "list", "tables")
 
     def redirects(self):
-        return "output-redirect" in self.netns.run("nft", "list", "ruleset")
+        return "output-redirect" in self.netns.run("nft", "list", "table", "inet", "ambient-cni", check=False)
 
     def traces(self):
-        return (self.netns.run("nft", "list", "ruleset") + self.netns.run("ip", "rule", "list", "pref", "32764") +
-                self.netns.run("ip", "-6", "rule", "list", "pref", "32764") +
-                self.netns.run("ip", "route", "show", "table", "100", check=False))
+        """What is of the mesh in the pod's kernel; empty when it is out."""
+        return self.netns.run("sh", "-c", "nft list table inet ambient-cni; ip rule list pref 32764; ip -6 rule list pref 32764;"
+                              "ip route show table 100; ip -6 route show table 100", check=False)
+
+    def is_in(self):
+        return self.redirects() and self.uid in self.node.tunnel.workloads and self.is_probed()
+
+    def is_out(self):
+        return (not self.traces() and not self.is_probed() and
+                (not self.node.tunnel or self.uid not in self.node.tunnel.workloads))
+
+    def is_probed(self):
+        return {self.address, self.address6} <= self.node.probes()
+
+    def handles(self):
+        """Handles of our table's rules: others when somebody wrote them anew."""
+        return re.findall(r"# handle (\d+)", self.netns.run("nft", "-a", "list", "table", "inet", "ambient-cni"))
+
+    def enter(self):
+        """Waits until kernel, host and tunnel have it in the mesh."""
+        eventually(self.is_in, what=lambda: f"{self.key} is not in the mesh: {self.traces()[-300:]!r} {self.node.probes()} "
+                   f"{self.node.tunnel and list(self.node.tunnel.workloads)}\n{self.node.log()[-5000:]}")
+        return self
+
+    def exit(self):
+        eventually(self.is_out, what=lambda: f"{self.key} is not out of the mesh: {self.traces()[-300:]!r} {self.node.probes()} "
+                   f"{self.node.tunnel and list(self.node.tunnel.workloads)}\n{self.node.log()[-5000:]}")
+        return self
 
     def close(self):
         self.holder.kill()
@@ -179,17 +206,20 @@ class Node:
 
     def start(self, wait=True, **environment):
         log = open(self.log_path, "ab")
+        self.log_begins = len(self.log())
         with log, self.host:
             self.agent = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                                           preexec_fn=die_with_parent, env={**os.environ, **environment})
         if wait:
-            eventually(lambda: (self.run_dir / "admin.sock").exists() and self.answers(), what=self.log)
+            self.log_has("listed ")
 
-    def answers(self):
-        assert self.agent.poll() is None, self.log()
-        with contextlib.suppress(OSError):
-            return self.get("/pods") is not None
-        return False
+    def log_has(self, text, seconds=10):
+        """Waits for a text in what the agent has logged since its start; returns all of that."""
+        def found():
+            since = self.log()[self.log_begins:]
+            assert self.agent.poll() is None, f"the agent ended: {since}"
+            return since if text in since else None
+        return eventually(found, seconds, what=lambda: f"never logged {text!r}: {self.log()[-8000:]}")
 
     def stop(self, with_signal=signal.SIGTERM, status=0):
         self.agent.send_signal(with_signal)
@@ -246,6 +276,7 @@ class Node:
             self.agent.wait()
         if self.tunnel:
             self.tunnel.stop()
+            self.tunnel.check()
         for pod in self.pods_made:
             pod.close()
         self.host.close()
