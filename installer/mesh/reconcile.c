@@ -303,6 +303,10 @@ static void release(struct mesh_pod *pod)
 		}
 	}
 	pod->is_enrolled = false;
+	/* What is carried needs marks and routes until it has come to its end. What an earlier run left is not known so well. */
+	if (sandbox_is_held(sandbox) && sandbox->standing == REDIRECT_STANDING_GUARD && sandbox->is_suspect &&
+	    sandbox->verified && may_try(pod, METRICS_STEP_RULES) && sandbox_repair(pod, &error) < 0)
+		failed(pod, METRICS_STEP_RULES, &error);
 	if (!pod->is_annotation_off) {
 		if (pod->object && !mesh_annotate(pod, NULL))
 			return;

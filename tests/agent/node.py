@@ -109,6 +109,10 @@ class Pod:
     def redirects(self):
         return "output-redirect" in self.netns.run("nft", "list", "table", "inet", "ambient-cni", check=False)
 
+    def traces_of_routing(self):
+        return self.netns.run("sh", "-c", "ip rule list pref 32764; ip -6 rule list pref 32764; ip route show table 100;"
+                              "ip -6 route show table 100", check=False)
+
     def traces(self):
         """What is of the mesh in the pod's kernel; empty when it is out."""
         return self.netns.run("sh", "-c", "nft list table inet ambient-cni; ip rule list pref 32764; ip -6 rule list pref 32764;"
@@ -269,6 +273,9 @@ class Node:
         for entry in json.loads(listing)["nftables"] if listing else ():
             found.update(entry.get("set", {}).get("elem", ()))
         return found
+
+    def host_rules(self):
+        return self.host.run("nft", "-s", "list", "ruleset")
 
     def close(self):
         if self.agent:
