@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -29,6 +30,7 @@
 #define DEADLINE_MILLISECONDS 30000
 #define RESPONSE_LIMIT ((size_t)4 * 1024 * 1024)
 #define ERROR_BODY_LIMIT ((size_t)64 * 1024)
+#define TRIM_MILLISECONDS 500
 #define RETRY_AFTER_SECONDS_MAX 300
 /* A burst of 401s reads the token once. */
 #define FORCED_RELOAD_MILLISECONDS 1000
@@ -99,7 +101,7 @@ struct kube_client {
 	struct kube_request *delivering; /* NULL once it was cancelled in its own callback */
 	struct slot_list slots;
 	unsigned slots_count;
-	struct event *work, *hold_timer;
+	struct event *work, *hold_timer, *trim_timer;
 	uint64_t hold_until;	   /* plain requests wait until then */
 	unsigned connect_failures; /* in a row */
 	bool is_working, is_freed;
@@ -709,6 +711,8 @@ static void free_for_good(struct kube_client *client)
 		event_free(client->work);
 	if (client->hold_timer)
 		event_free(client->hold_timer);
+	if (client->trim_timer)
+		event_free(client->trim_timer);
 	kube_resolver_free(client->resolver);
 	kube_tls_free(client->tls);
 	kube_credentials_clear(&client->credentials);
@@ -718,6 +722,13 @@ static void free_for_good(struct kube_client *client)
 	free(client->directory);
 	free(client->server);
 	free(client);
+}
+
+/* Connections were idle and are gone, also from libevent, which frees them a round later: their memory is left in pieces. */
+static void trim(evutil_socket_t fd, short what, void *data)
+{
+	(void)fd, (void)what, (void)data;
+	malloc_trim(0);
 }
 
 static void client_work(evutil_socket_t fd, short what, void *data)
@@ -734,6 +745,8 @@ static void client_work(evutil_socket_t fd, short what, void *data)
 	struct slot *slot = TAILQ_FIRST(&client->slots);
 	while (slot) {
 		struct slot *next = TAILQ_NEXT(slot, link);
+		if (slot->is_dead && slot->is_idle)
+			arm(client->trim_timer, TRIM_MILLISECONDS);
 		if (slot->is_dead)
 			free_slot(slot);
 		slot = next;
@@ -801,7 +814,9 @@ int kube_client_new(struct event_base *base, const struct kube_client_options *o
 	TAILQ_INIT(&client->slots);
 	client->work = event_new(base, -1, 0, client_work, client);
 	client->hold_timer = evtimer_new(base, client_work, client);
-	if (!client->work || !client->hold_timer || copy_text(options->origin.kubeconfig, NULL, &client->kubeconfig) < 0 ||
+	client->trim_timer = evtimer_new(base, trim, client);
+	if (!client->work || !client->hold_timer || !client->trim_timer ||
+	    copy_text(options->origin.kubeconfig, NULL, &client->kubeconfig) < 0 ||
 	    copy_text(options->origin.service_host, NULL, &client->service_host) < 0 ||
 	    copy_text(options->origin.service_port, NULL, &client->service_port) < 0 ||
 	    copy_text(options->origin.directory, NULL, &client->directory) < 0) {

@@ -1,4 +1,5 @@
 """What the Kubernetes source tells its listener, and how it writes, when the API server does what it should."""
+import pytest
 
 
 def test_a_list_then_changes(server, start):
@@ -34,6 +35,24 @@ def test_an_annotation(server, start):
     assert server.pod_annotation("shop", "cart") == "enabled"
     assert tool.ask("annotate", value=None, **change)["outcome"] == "done"
     assert server.get("pods", "shop", "cart")["metadata"]["annotations"] == {"kept": "as it is"}
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("word", ["list_started", "put", "gone", "list_finished", "trouble", "well"])
+def test_it_may_be_freed_by_the_listener(server, start, streaming, word):
+    """From inside of each of the listener's functions; the sanitizers tell."""
+    server.streaming_lists = streaming
+    for number in range(3):
+        server.put_pod("shop", f"pod-{number}")
+    server.put_namespace("shop")
+    if word in ("trouble", "well"):
+        server.fail("GET .*/pods", 500)
+    tool = start(stop_at=word)
+    if word == "gone":
+        tool.synced()
+        server.delete_pod("shop", "pod-1")
+    line = tool.next(told=word)
+    assert tool.process.wait(timeout=10) == 0 and tool.arrived.get() is None, line
 
 
 def test_pages_where_the_server_has_no_streaming_lists(server, start):

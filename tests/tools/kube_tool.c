@@ -2,7 +2,7 @@
  * JSON lines from standard input.
  *
  *     kube_tool [--kubeconfig FILE | --service-host HOST --service-port PORT --directory DIRECTORY] [--node NAME]
- *               [--silence MS] [--backoff MS] [--page N] [--server-seconds N] [--idle MS] [--reload MS]
+ *               [--silence MS] [--backoff MS] [--page N] [--server-seconds N] [--idle MS] [--reload MS] [--stop-at WORD]
  *
  * Commands: {"do": "annotate" | "get_pod" | "get_daemon_set" | "get_node" | "remove_taint" | "event" | "statistics" |
  * "cancel_all" | "quit", "id": ANY, ...}. Without --node there is no source, only single requests. */
@@ -35,6 +35,7 @@ struct tool {
 	struct evbuffer *input;
 	struct question *questions; /* to the source, unanswered */
 	struct log log;
+	const char *stop_at; /* source and client are freed inside of the listener's function of this name */
 };
 
 static void print(cJSON *object)
@@ -47,7 +48,18 @@ static void print(cJSON *object)
 
 static const char *const kinds[] = { [SOURCE_NAMESPACE] = "namespace", [SOURCE_POD] = "pod" };
 
-static void told(const char *what, enum source_kind kind, const cJSON *object)
+static void stop_at(struct tool *tool, const char *what)
+{
+	if (!tool->stop_at || strcmp(tool->stop_at, what) != 0)
+		return;
+	tool->source.free(tool->source.self);
+	tool->has_source = false;
+	kube_client_free(tool->client);
+	tool->client = NULL;
+	event_base_loopbreak(tool->base);
+}
+
+static void told(struct tool *tool, const char *what, enum source_kind kind, const cJSON *object)
 {
 	cJSON *line = cJSON_CreateObject();
 	cJSON_AddStringToObject(line, "told", what);
@@ -58,41 +70,38 @@ static void told(const char *what, enum source_kind kind, const cJSON *object)
 		cJSON_AddBoolToObject(line, "has_spec", cJSON_GetObjectItemCaseSensitive(object, "spec") != NULL);
 	}
 	print(line);
+	stop_at(tool, what);
 }
 
 static void list_started(void *data, enum source_kind kind)
 {
-	(void)data;
-	told("list_started", kind, NULL);
+	told(data, "list_started", kind, NULL);
 }
 
 static void put(void *data, enum source_kind kind, const cJSON *object)
 {
-	(void)data;
-	told("put", kind, object);
+	told(data, "put", kind, object);
 }
 
 static void gone(void *data, enum source_kind kind, const cJSON *object)
 {
-	(void)data;
-	told("gone", kind, object);
+	told(data, "gone", kind, object);
 }
 
 static void list_finished(void *data, enum source_kind kind)
 {
-	(void)data;
-	told("list_finished", kind, NULL);
+	told(data, "list_finished", kind, NULL);
 }
 
 static void trouble(void *data, enum source_kind kind, const char *reason)
 {
-	(void)data;
 	cJSON *line = cJSON_CreateObject();
 	cJSON_AddStringToObject(line, "told", reason ? "trouble" : "well");
 	cJSON_AddStringToObject(line, "kind", kinds[kind]);
 	if (reason)
 		cJSON_AddStringToObject(line, "reason", reason);
 	print(line);
+	stop_at(data, reason ? "trouble" : "well");
 }
 
 static struct question *new_question(struct tool *tool, const cJSON *command)
@@ -242,14 +251,19 @@ static void readable(evutil_socket_t fd, short what, void *data)
 }
 
 static int run(const struct kube_client_options *client_options, const struct kube_source_options *source_options,
-	       struct error *error)
+	       const char *stop_at_word, struct error *error)
 {
-	struct tool tool = { .base = event_base_new(), .input = evbuffer_new(), .log = *client_options->log };
+	struct tool tool = {
+		.base = event_base_new(), .input = evbuffer_new(), .log = *client_options->log, .stop_at = stop_at_word
+	};
 	struct event *event = event_new(tool.base, STDIN_FILENO, EV_READ | EV_PERSIST, readable, &tool);
 	event_add(event, NULL);
-	const struct source_listener listener = {
-		.list_started = list_started, .put = put, .gone = gone, .list_finished = list_finished, .trouble = trouble
-	};
+	const struct source_listener listener = { .list_started = list_started,
+						  .put = put,
+						  .gone = gone,
+						  .list_finished = list_finished,
+						  .trouble = trouble,
+						  .data = &tool };
 	int status = kube_client_new(tool.base, client_options, error, &tool.client);
 	if (status == 0 && source_options->node_name) {
 		status = kube_source_new(tool.base, tool.client, source_options, &listener, error, &tool.source);
@@ -276,6 +290,7 @@ int main(int argc, char **argv)
 	static const struct log log = { .fd = STDERR_FILENO, .level = LOG_LEVEL_DEBUG, .program = "kube_tool" };
 	struct kube_client_options client = { .log = &log };
 	struct kube_source_options source = { .log = &log };
+	const char *stop_at_word = NULL;
 	for (int i = 1; i + 1 < argc; i += 2) {
 		const char *option = argv[i], *value = argv[i + 1];
 		if (strcmp(option, "--kubeconfig") == 0)
@@ -298,13 +313,15 @@ int main(int argc, char **argv)
 			source.timing.server_seconds = (unsigned)atoi(value);
 		else if (strcmp(option, "--idle") == 0)
 			client.idle_milliseconds = (unsigned)atoi(value);
+		else if (strcmp(option, "--stop-at") == 0)
+			stop_at_word = value;
 		else if (strcmp(option, "--reload") == 0)
 			client.reload_milliseconds = (unsigned)atoi(value);
 		else
 			return 2;
 	}
 	struct error error = { 0 };
-	if (run(&client, &source, &error) < 0) {
+	if (run(&client, &source, stop_at_word, &error) < 0) {
 		fprintf(stderr, "kube_tool: %s\n", error.message);
 		return 1;
 	}
