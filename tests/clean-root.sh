@@ -33,14 +33,19 @@ for target in $targets; do
 	unshare --mount --pid --fork --kill-child bash -euc '
 		root=$1 target=$2
 		mount --make-rprivate /
-		# The root is a mount, as it is on any machine: unshare(1) sets its propagation.
+		# pivot_root and not chroot: a test that enters a mount namespace begins at its root, which must not be the
+		# root of this machine.
 		mount --bind "$root" "$root"
 		mount -t proc proc "$root/proc"
 		mount --rbind /sys "$root/sys"
 		mount --rbind /dev "$root/dev"
 		mount -t tmpfs tmpfs "$root/run"
 		mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-		exec chroot "$root" env -u BASH_ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root make -C /src "$target"
+		mkdir -p "$root/before"
+		cd "$root"
+		pivot_root . before
+		umount -l /before
+		exec env -u BASH_ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root make -C /src "$target"
 	' clean-root "$root" "$target"
 done
 echo "clean root: $targets passed"
