@@ -68,6 +68,9 @@ $(BUILD)/objects/%.o: %.c | $(BUILD)/version.h
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+# The status page is part of the program, as a file: the compiler tells no dependency.
+$(BUILD)/objects/installer/observe/status_page.o: installer/observe/status.html
+
 $(BUILD)/generated/%.pb-c.c $(BUILD)/generated/%.pb-c.h: %.proto
 	@mkdir -p $(@D)
 	protoc-c --proto_path=. --c_out=$(BUILD)/generated $<

@@ -187,6 +187,7 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	if (!pod || replace_text(&pod->namespace_name, put->namespace_name) < 0 || replace_text(&pod->name, put->name) < 0 ||
 	    replace_text(&pod->service_account, put->service_account) < 0)
 		return error_set(error, ENOMEM, "cannot keep pod %s/%s", put->namespace_name, put->name);
+	mesh->settings.metrics->changes[pod->object ? METRICS_CHANGE_UPDATE : METRICS_CHANGE_ADD]++;
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
 	pod->is_listed = true;
@@ -305,6 +306,7 @@ void mesh_put(void *data, enum source_kind kind, const cJSON *object)
 
 static void pod_is_gone(struct mesh_pod *pod)
 {
+	pod->mesh->settings.metrics->changes[METRICS_CHANGE_DELETE] += pod->object != NULL;
 	mesh_annotation_cancel(pod);
 	pod_free(pod->object);
 	pod->object = NULL;

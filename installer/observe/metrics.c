@@ -63,6 +63,16 @@ const char *metrics_drift_name(enum metrics_drift drift)
 	return names[drift];
 }
 
+const char *metrics_change_name(enum metrics_change change)
+{
+	static const char *const names[METRICS_CHANGE_COUNT] = {
+		[METRICS_CHANGE_ADD] = "add",
+		[METRICS_CHANGE_UPDATE] = "update",
+		[METRICS_CHANGE_DELETE] = "delete",
+	};
+	return names[change];
+}
+
 const char *metrics_patch_name(enum metrics_patch patch)
 {
 	static const char *const names[METRICS_PATCH_COUNT] = {

@@ -48,6 +48,8 @@ enum metrics_step {
 	METRICS_STEP_COUNT,
 };
 enum metrics_drift { METRICS_DRIFT_RULES, METRICS_DRIFT_ROUTES, METRICS_DRIFT_HOST, METRICS_DRIFT_COUNT };
+/* Of pods, as the source tells them: istio-cni's nodeagent_reconcile_events_total. */
+enum metrics_change { METRICS_CHANGE_ADD, METRICS_CHANGE_UPDATE, METRICS_CHANGE_DELETE, METRICS_CHANGE_COUNT };
 enum metrics_patch { METRICS_PATCH_DONE, METRICS_PATCH_GONE, METRICS_PATCH_FAILED, METRICS_PATCH_COUNT };
 
 struct metrics {
@@ -57,6 +59,7 @@ struct metrics {
 	uint64_t reconcile_errors[METRICS_STEP_COUNT];
 	uint64_t drift_repairs[METRICS_DRIFT_COUNT];
 	uint64_t annotation_patches[METRICS_PATCH_COUNT];
+	uint64_t changes[METRICS_CHANGE_COUNT];
 	uint64_t stale_outside_pods; /* pods that started outside while the agent was away, although they belong to the mesh */
 };
 
@@ -65,6 +68,7 @@ const char *metrics_plugin_result_name(enum metrics_plugin_result result);
 const char *metrics_phase_name(enum metrics_phase phase);
 const char *metrics_step_name(enum metrics_step step);
 const char *metrics_drift_name(enum metrics_drift drift);
+const char *metrics_change_name(enum metrics_change change);
 const char *metrics_patch_name(enum metrics_patch patch);
 
 #endif

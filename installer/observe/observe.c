@@ -1,58 +1,82 @@
-/* Whether the agent does its work. See observe.h. */
+/* The observer as an object, and readiness. See observe.h. */
 #include "installer/observe/observe.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-struct observe {
-	struct observed observed;
-	struct mesh_observer mesh_observer;
-};
+#include "ambient/cleanup.h"
+#include "ambient/file.h"
+#include "installer/observe/state.h"
+
+static int listen_at(struct event_base *base, struct observe *observe, const struct listen_address *address, const char *what,
+		     http_answer answer, struct error *error, struct http_listener **ret_listener)
+{
+	if (!address->is_on)
+		return 0;
+	return http_listener_new(base, address, what, observe->seen.log, answer, observe, error, ret_listener);
+}
+
+static int listen_everywhere(struct event_base *base, struct observe *observe, struct error *error)
+{
+	const struct installer_config *config = observe->seen.config;
+	cleanup_free char *path = NULL;
+	if (file_make_directory(config->run_dir, error) < 0 ||
+	    file_join(config->run_dir, OBSERVE_ADMIN_SOCKET, error, &path) < 0 ||
+	    http_listener_new_unix(base, path, observe->seen.log, observe_answer_admin_socket, observe, error,
+				   &observe->admin_socket) < 0 ||
+	    listen_at(base, observe, &config->listen.health, "health", observe_answer_health, error, &observe->health) < 0 ||
+	    listen_at(base, observe, &config->listen.metrics, "metrics", observe_answer_metrics, error, &observe->metrics) < 0)
+		return -1;
+	return listen_at(base, observe, &config->listen.admin, "admin", observe_answer_admin, error, &observe->admin);
+}
 
 int observe_new(struct event_base *base, const struct observed *observed, struct error *error, struct observe **ret_observe)
 {
-	(void)base;
 	struct observe *observe = calloc(1, sizeof *observe);
 	if (!observe)
-		return error_set(error, ENOMEM, "cannot observe the agent");
-	observe->observed = *observed;
+		return error_set(error, ENOMEM, "cannot make the observer");
+	observe->seen = *observed;
+	observe->observer = (struct mesh_observer){ .pod_event = observe_pod_event, .data = observe };
+	observe->started = time(NULL);
+	if (listen_everywhere(base, observe, error) < 0) {
+		observe_free(observe);
+		return -1;
+	}
 	*ret_observe = observe;
 	return 0;
 }
 
 void observe_free(struct observe *observe)
 {
+	if (!observe)
+		return;
+	http_listener_free(observe->admin_socket);
+	http_listener_free(observe->admin);
+	http_listener_free(observe->metrics);
+	http_listener_free(observe->health);
+	events_clear(&observe->events);
 	free(observe);
-}
-
-bool observe_is_ready(const struct observe *observe, char *reason, size_t size)
-{
-	const struct observed *observed = &observe->observed;
-	const char *trouble = mesh_source_trouble(observed->mesh);
-	if (!mesh_is_synced(observed->mesh))
-		snprintf(reason, size, "pods and namespaces are not listed yet%s%s", trouble ? ": " : "",
-			 trouble ? trouble : "");
-	else if (!observed->plugin_socket_listens(observed->data))
-		snprintf(reason, size, "another agent has taken over the plugin's socket");
-	else if (!mesh_host_rules_stand(observed->mesh))
-		snprintf(reason, size, "the host's probe rules do not stand");
-	else if (observed->host && !host_state(observed->host)->ready)
-		snprintf(reason, size, "%s", host_state(observed->host)->reason);
-	else
-		return true;
-	return false;
 }
 
 const struct mesh_observer *observe_mesh_observer(struct observe *observe)
 {
-	return &observe->mesh_observer;
+	return &observe->observer;
 }
 
-void observe_host_event(struct observe *observe, enum log_level level, const char *reason, const char *message)
+bool observe_is_ready(const struct observe *observe, char *reason, size_t size)
 {
-	(void)observe;
-	(void)level;
-	(void)reason;
-	(void)message;
+	const struct observed *seen = &observe->seen;
+	const char *trouble = mesh_source_trouble(seen->mesh);
+	reason[0] = '\0';
+	if (!mesh_is_synced(seen->mesh))
+		snprintf(reason, size, "pods and namespaces have not been listed yet%s%s", trouble ? ": " : "",
+			 trouble ? trouble : "");
+	else if (!seen->plugin_socket_listens(seen->data))
+		snprintf(reason, size, "the plugin's socket in %s is not listened at", seen->config->run_dir);
+	else if (!mesh_host_rules_stand(seen->mesh))
+		snprintf(reason, size, "the host's rules for probes do not stand: the log says why");
+	else if (seen->host && !host_state(seen->host)->ready)
+		snprintf(reason, size, "plugin and configuration are not in place: %s", host_state(seen->host)->reason);
+	return reason[0] == '\0';
 }

@@ -1,0 +1,324 @@
+/* HTTP servers with bounds. See listen.h.
+ *
+ * evhttp does not tell how many connections it has nor when one ends, as long as no request has come. So each of them gets a
+ * bufferevent of ours, a filter that changes nothing: it is made with the connection and freed with it. */
+#include "installer/observe/listen.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/bufferevent.h>
+#include <event2/listener.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "ambient/cleanup.h"
+
+#define VISITORS_MAX 32
+#define VISITOR_SECONDS 10
+#define BACKLOG 32
+#define HEADERS_LIMIT 16384
+#define BODY_LIMIT 4096
+
+struct visitor {
+	struct http_listener *listener; /* NULL: the listener has ended */
+	struct bufferevent *socket;	/* below the filter; a reference of our own */
+	struct event *deadline;
+	TAILQ_ENTRY(visitor) all;
+};
+
+struct http_listener {
+	struct event_base *base;
+	const struct listen_address *address; /* NULL: a path */
+	const char *what;
+	const struct log *log;
+	struct evhttp *http;
+	struct event *again; /* the address was in use */
+	http_answer answer;
+	void *data;
+	TAILQ_HEAD(visitors, visitor) visitors; /* the oldest first */
+	size_t visitors_count;
+
+	char *path;
+	dev_t device; /* of the socket at `path` */
+	ino_t inode;
+};
+
+static void visitor_free(void *data)
+{
+	struct visitor *visitor = data;
+	if (visitor->listener) {
+		TAILQ_REMOVE(&visitor->listener->visitors, visitor, all);
+		visitor->listener->visitors_count--;
+	}
+	bufferevent_decref(visitor->socket);
+	event_free(visitor->deadline);
+	free(visitor);
+}
+
+/* evhttp notices the end of its connection, and frees it. */
+static void visitor_close(const struct visitor *visitor)
+{
+	evutil_socket_t fd = bufferevent_getfd(visitor->socket);
+	if (fd >= 0)
+		shutdown(fd, SHUT_RDWR);
+}
+
+static void visitor_expired(evutil_socket_t fd, short what, void *data)
+{
+	(void)fd;
+	(void)what;
+	visitor_close(data);
+}
+
+static struct bufferevent *visitor_new(struct event_base *base, void *data)
+{
+	struct http_listener *listener = data;
+	const struct timeval lifetime = { .tv_sec = VISITOR_SECONDS };
+	struct visitor *visitor = calloc(1, sizeof *visitor);
+	struct bufferevent *filter = NULL;
+	if (!visitor)
+		return NULL;
+	visitor->deadline = evtimer_new(base, visitor_expired, visitor);
+	visitor->socket = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	if (visitor->deadline && visitor->socket && evtimer_add(visitor->deadline, &lifetime) == 0)
+		filter = bufferevent_filter_new(visitor->socket, NULL, NULL, BEV_OPT_CLOSE_ON_FREE, visitor_free, visitor);
+	if (!filter) {
+		if (visitor->socket)
+			bufferevent_free(visitor->socket);
+		if (visitor->deadline)
+			event_free(visitor->deadline);
+		free(visitor);
+		return NULL;
+	}
+	if (listener->visitors_count >= VISITORS_MAX)
+		visitor_close(TAILQ_FIRST(&listener->visitors));
+	bufferevent_incref(visitor->socket);
+	visitor->listener = listener;
+	TAILQ_INSERT_TAIL(&listener->visitors, visitor, all);
+	listener->visitors_count++;
+	return filter;
+}
+
+/* The mode of the socket's file keeps others out; this does so for a descriptor that somebody handed on. */
+static bool is_root(struct evhttp_request *request)
+{
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t length = sizeof peer;
+	struct bufferevent *bufferevent = evhttp_connection_get_bufferevent(evhttp_request_get_connection(request));
+	return getsockopt(bufferevent_getfd(bufferevent), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == 0;
+}
+
+static void requested(struct evhttp_request *request, void *data)
+{
+	struct http_listener *listener = data;
+	evhttp_add_header(evhttp_request_get_output_headers(request), "Connection", "close");
+	if (listener->path && !is_root(request))
+		evhttp_send_error(request, 403, "only root may ask here");
+	else
+		listener->answer(request, listener->data);
+}
+
+static int make_server(struct http_listener *listener, struct error *error)
+{
+	listener->http = evhttp_new(listener->base);
+	if (!listener->http)
+		return error_set(error, ENOMEM, "cannot serve HTTP");
+	evhttp_set_max_headers_size(listener->http, HEADERS_LIMIT);
+	evhttp_set_max_body_size(listener->http, BODY_LIMIT);
+	evhttp_set_timeout(listener->http, VISITOR_SECONDS);
+	/* All of them, so that the answer to a wrong one is ours. */
+	evhttp_set_allowed_methods(listener->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST | EVHTTP_REQ_PUT |
+							   EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
+	evhttp_set_bevcb(listener->http, visitor_new, listener);
+	evhttp_set_gencb(listener->http, requested, listener);
+	return 0;
+}
+
+/* Takes the socket. */
+static int serve(struct http_listener *listener, int fd, struct error *error)
+{
+	struct evconnlistener *accepting =
+		evconnlistener_new(listener->base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, BACKLOG, fd);
+	if (!accepting) {
+		int number = errno;
+		close(fd);
+		return error_set(error, number, "cannot listen");
+	}
+	if (!evhttp_bind_listener(listener->http, accepting)) {
+		evconnlistener_free(accepting);
+		return error_set(error, ENOMEM, "cannot serve HTTP");
+	}
+	return 0;
+}
+
+/* Without an address of its own it listens on all of both families, where the kernel has both. */
+static int bind_address(const struct listen_address *address, struct error *error, int *ret_fd)
+{
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons(address->port), .sin6_addr = in6addr_any };
+	struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htons(address->port) };
+	bool is_six = address->host[0] == '\0' || inet_pton(AF_INET6, address->host, &six.sin6_addr) == 1;
+	if (!is_six && inet_pton(AF_INET, address->host, &four.sin_addr) != 1)
+		return error_set(error, EINVAL, "\"%s\" is no address", address->host);
+	cleanup_close int fd = socket(is_six ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+	if (fd < 0 && is_six && address->host[0] == '\0') {
+		is_six = false;
+		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
+	}
+	if (fd < 0)
+		return error_set(error, errno, "cannot open a socket");
+	const int on = 1, off = 0;
+	const struct sockaddr *where = is_six ? (const struct sockaddr *)&six : (const struct sockaddr *)&four;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+	    (is_six && address->host[0] == '\0' && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) < 0))
+		return error_set(error, errno, "cannot prepare a socket");
+	if (bind(fd, where, is_six ? sizeof six : sizeof four) < 0 || listen(fd, BACKLOG) < 0)
+		return error_set(error, errno, "cannot listen");
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+static void try_again(struct http_listener *listener)
+{
+	const struct timeval second = { .tv_sec = 1 };
+	evtimer_add(listener->again, &second);
+}
+
+static void listen_again(evutil_socket_t fd, short what, void *data)
+{
+	struct http_listener *listener = data;
+	struct error error = { 0 };
+	(void)fd;
+	(void)what;
+	int listening = -1;
+	if (bind_address(listener->address, &error, &listening) == 0 && serve(listener, listening, &error) == 0)
+		log_write(listener->log, LOG_LEVEL_INFO, NULL, "listen.%s: %s is free now and is listened at", listener->what,
+			  listener->address->text);
+	else
+		try_again(listener);
+}
+
+static struct http_listener *listener_new(struct event_base *base, const struct log *log, http_answer answer, void *data)
+{
+	struct http_listener *listener = calloc(1, sizeof *listener);
+	if (!listener)
+		return NULL;
+	listener->base = base;
+	listener->log = log;
+	listener->answer = answer;
+	listener->data = data;
+	TAILQ_INIT(&listener->visitors);
+	return listener;
+}
+
+int http_listener_new(struct event_base *base, const struct listen_address *address, const char *what, const struct log *log,
+		      http_answer answer, void *data, struct error *error, struct http_listener **ret_listener)
+{
+	struct http_listener *listener = listener_new(base, log, answer, data);
+	int fd = -1;
+	if (!listener)
+		return error_set(error, ENOMEM, "listen.%s", what);
+	listener->address = address;
+	listener->what = what;
+	listener->again = evtimer_new(base, listen_again, listener);
+	if (!listener->again) {
+		error_set(error, ENOMEM, "cannot make a timer");
+	} else if (make_server(listener, error) == 0) {
+		struct error failure = { 0 };
+		if (bind_address(address, &failure, &fd) == 0 && serve(listener, fd, &failure) == 0) {
+			*ret_listener = listener;
+			return 0;
+		}
+		if (failure.number == EADDRINUSE) {
+			log_write(log, LOG_LEVEL_WARN, NULL,
+				  "listen.%s: %s is in use by somebody else, it is tried again every second", what,
+				  address->text);
+			try_again(listener);
+			*ret_listener = listener;
+			return 0;
+		}
+		if (error)
+			*error = failure;
+	}
+	http_listener_free(listener);
+	return error_wrap(error, "listen.%s: %s", what, address->text);
+}
+
+/* A socket at a name beside the path, renamed over it: at every moment somebody answers there. */
+static int bind_path(struct http_listener *listener, struct error *error, int *ret_fd)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct stat status;
+	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s.new", listener->path);
+	if (length < 0 || (size_t)length >= sizeof address.sun_path)
+		return error_set(error, ENAMETOOLONG, "the path of a socket has at most %zu characters",
+				 sizeof address.sun_path - sizeof ".new");
+	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return error_set(error, errno, "cannot open a socket");
+	if (unlink(address.sun_path) < 0 && errno != ENOENT)
+		return error_set(error, errno, "cannot remove %s", address.sun_path);
+	/* The mode of the socket itself becomes its file's. */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 || listen(fd, BACKLOG) < 0)
+		return error_set(error, errno, "cannot listen");
+	if (lstat(address.sun_path, &status) < 0 || rename(address.sun_path, listener->path) < 0) {
+		error_set(error, errno, "cannot put the socket in its place");
+		unlink(address.sun_path);
+		return -1;
+	}
+	listener->device = status.st_dev;
+	listener->inode = status.st_ino;
+	*ret_fd = steal_fd(&fd);
+	return 0;
+}
+
+int http_listener_new_unix(struct event_base *base, const char *path, const struct log *log, http_answer answer, void *data,
+			   struct error *error, struct http_listener **ret_listener)
+{
+	struct http_listener *listener = listener_new(base, log, answer, data);
+	int fd = -1;
+	if (!listener)
+		return error_set(error, ENOMEM, "cannot listen at %s", path);
+	listener->path = strdup(path);
+	if (!listener->path)
+		error_set(error, ENOMEM, "cannot keep the path");
+	else if (make_server(listener, error) == 0 && bind_path(listener, error, &fd) == 0 && serve(listener, fd, error) == 0) {
+		*ret_listener = listener;
+		return 0;
+	}
+	http_listener_free(listener);
+	return error_wrap(error, "%s", path);
+}
+
+void http_listener_free(struct http_listener *listener)
+{
+	struct stat status;
+	struct visitor *visitor;
+	if (!listener)
+		return;
+	if (listener->inode != 0 && lstat(listener->path, &status) == 0 && status.st_dev == listener->device &&
+	    status.st_ino == listener->inode)
+		unlink(listener->path);
+	/* Filters are freed by the loop, a moment after their connection. */
+	TAILQ_FOREACH(visitor, &listener->visitors, all)
+	visitor->listener = NULL;
+	if (listener->http)
+		evhttp_free(listener->http);
+	if (listener->again)
+		event_free(listener->again);
+	free(listener->path);
+	free(listener);
+}
+
+bool http_listener_is_loopback(const struct http_listener *listener)
+{
+	struct in_addr four;
+	const struct listen_address *address = listener->address;
+	return address && ((inet_pton(AF_INET, address->host, &four) == 1 && ntohl(four.s_addr) >> 24 == IN_LOOPBACKNET) ||
+			   strcmp(address->host, "::1") == 0);
+}
