@@ -1,7 +1,8 @@
 /* HTTP servers with bounds. See listen.h.
  *
- * evhttp does not tell how many connections it has nor when one ends, as long as no request has come. So each of them gets a
- * bufferevent of ours, a filter that changes nothing: it is made with the connection and freed with it. */
+ * evhttp does not tell how many connections it has nor when one ends, as long as no request has come. So each connection's
+ * descriptor is noted with its socket's inode when it has been accepted, and as long as the descriptor leads to that socket,
+ * the connection is open. */
 #include "installer/observe/listen.h"
 
 #include <arpa/inet.h>
@@ -11,10 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
@@ -26,10 +27,10 @@
 #define BODY_LIMIT 4096
 
 struct visitor {
-	struct http_listener *listener; /* NULL: the listener has ended */
-	struct bufferevent *socket;	/* below the filter; a reference of our own */
-	struct event *deadline;
-	TAILQ_ENTRY(visitor) all;
+	int fd;
+	ino_t inode; /* of the socket; 0: nobody */
+	time_t since;
+	struct bufferevent *arriving; /* accepted a moment ago, and its descriptor is not noted yet: a reference of our own */
 };
 
 struct http_listener {
@@ -41,68 +42,112 @@ struct http_listener {
 	struct event *again; /* the address was in use */
 	http_answer answer;
 	void *data;
-	TAILQ_HEAD(visitors, visitor) visitors; /* the oldest first */
-	size_t visitors_count;
+	struct visitor visitors[VISITORS_MAX];
+	struct event *arrived, *sweep;
 
 	char *path;
 	dev_t device; /* of the socket at `path` */
 	ino_t inode;
 };
 
-static void visitor_free(void *data)
+static time_t seconds_now(void)
 {
-	struct visitor *visitor = data;
-	if (visitor->listener) {
-		TAILQ_REMOVE(&visitor->listener->visitors, visitor, all);
-		visitor->listener->visitors_count--;
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+static bool is_somebody(const struct visitor *visitor)
+{
+	return visitor->inode != 0 || visitor->arriving;
+}
+
+static bool is_open(const struct visitor *visitor)
+{
+	struct stat status;
+	return visitor->arriving || (visitor->inode != 0 && fstat(visitor->fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
+				     status.st_ino == visitor->inode);
+}
+
+/* evhttp sees the end of the connection, and frees it. */
+static void show_out(struct visitor *visitor)
+{
+	if (visitor->arriving) {
+		shutdown(bufferevent_getfd(visitor->arriving), SHUT_RDWR);
+		bufferevent_decref(visitor->arriving);
+	} else if (is_open(visitor)) {
+		shutdown(visitor->fd, SHUT_RDWR);
 	}
-	bufferevent_decref(visitor->socket);
-	event_free(visitor->deadline);
-	free(visitor);
+	*visitor = (struct visitor){ 0 };
 }
 
-/* evhttp notices the end of its connection, and frees it. */
-static void visitor_close(const struct visitor *visitor)
-{
-	evutil_socket_t fd = bufferevent_getfd(visitor->socket);
-	if (fd >= 0)
-		shutdown(fd, SHUT_RDWR);
-}
-
-static void visitor_expired(evutil_socket_t fd, short what, void *data)
-{
-	(void)fd;
-	(void)what;
-	visitor_close(data);
-}
-
-static struct bufferevent *visitor_new(struct event_base *base, void *data)
+static void note_arrivals(evutil_socket_t fd, short what, void *data)
 {
 	struct http_listener *listener = data;
-	const struct timeval lifetime = { .tv_sec = VISITOR_SECONDS };
-	struct visitor *visitor = calloc(1, sizeof *visitor);
-	struct bufferevent *filter = NULL;
-	if (!visitor)
-		return NULL;
-	visitor->deadline = evtimer_new(base, visitor_expired, visitor);
-	visitor->socket = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
-	if (visitor->deadline && visitor->socket && evtimer_add(visitor->deadline, &lifetime) == 0)
-		filter = bufferevent_filter_new(visitor->socket, NULL, NULL, BEV_OPT_CLOSE_ON_FREE, visitor_free, visitor);
-	if (!filter) {
-		if (visitor->socket)
-			bufferevent_free(visitor->socket);
-		if (visitor->deadline)
-			event_free(visitor->deadline);
-		free(visitor);
-		return NULL;
+	(void)fd;
+	(void)what;
+	for (size_t i = 0; i < VISITORS_MAX; i++) {
+		struct visitor *visitor = &listener->visitors[i];
+		struct stat status;
+		if (!visitor->arriving)
+			continue;
+		visitor->fd = bufferevent_getfd(visitor->arriving);
+		visitor->inode = fstat(visitor->fd, &status) == 0 ? status.st_ino : 0;
+		bufferevent_decref(steal_pointer(visitor->arriving));
 	}
-	if (listener->visitors_count >= VISITORS_MAX)
-		visitor_close(TAILQ_FIRST(&listener->visitors));
-	bufferevent_incref(visitor->socket);
-	visitor->listener = listener;
-	TAILQ_INSERT_TAIL(&listener->visitors, visitor, all);
-	listener->visitors_count++;
-	return filter;
+}
+
+static void sweep(evutil_socket_t fd, short what, void *data)
+{
+	struct http_listener *listener = data;
+	const struct timeval second = { .tv_sec = 1 };
+	bool is_any_left = false;
+	(void)fd;
+	(void)what;
+	for (size_t i = 0; i < VISITORS_MAX; i++) {
+		struct visitor *visitor = &listener->visitors[i];
+		if (!is_somebody(visitor))
+			continue;
+		if (!is_open(visitor))
+			*visitor = (struct visitor){ 0 };
+		else if (seconds_now() - visitor->since >= VISITOR_SECONDS)
+			show_out(visitor);
+		is_any_left |= is_somebody(visitor);
+	}
+	if (is_any_left)
+		evtimer_add(listener->sweep, &second);
+}
+
+/* A free place; the longest-standing visitor leaves for it where there is none. */
+static struct visitor *make_place(struct http_listener *listener)
+{
+	struct visitor *oldest = &listener->visitors[0];
+	for (size_t i = 0; i < VISITORS_MAX; i++) {
+		struct visitor *visitor = &listener->visitors[i];
+		if (!is_open(visitor)) {
+			*visitor = (struct visitor){ 0 };
+			return visitor;
+		}
+		if (visitor->since < oldest->since)
+			oldest = visitor;
+	}
+	show_out(oldest);
+	return oldest;
+}
+
+static struct bufferevent *receive_visitor(struct event_base *base, void *data)
+{
+	struct http_listener *listener = data;
+	const struct timeval at_once = { 0 }, second = { .tv_sec = 1 };
+	struct bufferevent *bufferevent = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	if (!bufferevent)
+		return NULL;
+	bufferevent_incref(bufferevent);
+	*make_place(listener) = (struct visitor){ .since = seconds_now(), .arriving = bufferevent };
+	evtimer_add(listener->arrived, &at_once);
+	if (!evtimer_pending(listener->sweep, NULL))
+		evtimer_add(listener->sweep, &second);
+	return bufferevent;
 }
 
 /* The mode of the socket's file keeps others out; this does so for a descriptor that somebody handed on. */
@@ -127,7 +172,9 @@ static void requested(struct evhttp_request *request, void *data)
 static int make_server(struct http_listener *listener, struct error *error)
 {
 	listener->http = evhttp_new(listener->base);
-	if (!listener->http)
+	listener->arrived = evtimer_new(listener->base, note_arrivals, listener);
+	listener->sweep = evtimer_new(listener->base, sweep, listener);
+	if (!listener->http || !listener->arrived || !listener->sweep)
 		return error_set(error, ENOMEM, "cannot serve HTTP");
 	evhttp_set_max_headers_size(listener->http, HEADERS_LIMIT);
 	evhttp_set_max_body_size(listener->http, BODY_LIMIT);
@@ -135,7 +182,7 @@ static int make_server(struct http_listener *listener, struct error *error)
 	/* All of them, so that the answer to a wrong one is ours. */
 	evhttp_set_allowed_methods(listener->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST | EVHTTP_REQ_PUT |
 							   EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH);
-	evhttp_set_bevcb(listener->http, visitor_new, listener);
+	evhttp_set_bevcb(listener->http, receive_visitor, listener);
 	evhttp_set_gencb(listener->http, requested, listener);
 	return 0;
 }
@@ -212,7 +259,6 @@ static struct http_listener *listener_new(struct event_base *base, const struct 
 	listener->log = log;
 	listener->answer = answer;
 	listener->data = data;
-	TAILQ_INIT(&listener->visitors);
 	return listener;
 }
 
@@ -298,27 +344,22 @@ int http_listener_new_unix(struct event_base *base, const char *path, const stru
 void http_listener_free(struct http_listener *listener)
 {
 	struct stat status;
-	struct visitor *visitor;
 	if (!listener)
 		return;
 	if (listener->inode != 0 && lstat(listener->path, &status) == 0 && status.st_dev == listener->device &&
 	    status.st_ino == listener->inode)
 		unlink(listener->path);
-	/* Filters are freed by the loop, a moment after their connection. */
-	TAILQ_FOREACH(visitor, &listener->visitors, all)
-	visitor->listener = NULL;
+	for (size_t i = 0; i < VISITORS_MAX; i++) {
+		if (listener->visitors[i].arriving)
+			bufferevent_decref(listener->visitors[i].arriving);
+	}
 	if (listener->http)
 		evhttp_free(listener->http);
-	if (listener->again)
-		event_free(listener->again);
+	struct event *events[] = { listener->again, listener->arrived, listener->sweep };
+	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
+		if (events[i])
+			event_free(events[i]);
+	}
 	free(listener->path);
 	free(listener);
-}
-
-bool http_listener_is_loopback(const struct http_listener *listener)
-{
-	struct in_addr four;
-	const struct listen_address *address = listener->address;
-	return address && ((inet_pton(AF_INET, address->host, &four) == 1 && ntohl(four.s_addr) >> 24 == IN_LOOPBACKNET) ||
-			   strcmp(address->host, "::1") == 0);
 }

@@ -31,7 +31,4 @@ int http_listener_new_unix(struct event_base *base, const char *path, const stru
 
 void http_listener_free(struct http_listener *listener); /* NULL is fine */
 
-/* Whether the address is a loopback one. */
-bool http_listener_is_loopback(const struct http_listener *listener);
-
 #endif

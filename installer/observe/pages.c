@@ -228,7 +228,6 @@ static void change_log_level(const struct page_request *request)
 		return;
 	}
 	seen->set_log_level(seen->data, level);
-	log_write(seen->log, LOG_LEVEL_INFO, NULL, "the log's level is %s now, by the admin socket", log_level_name(level));
 	say(request, 200, "%s", log_level_name(level));
 }
 
