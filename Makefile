@@ -32,8 +32,9 @@ LINK_MODE = -pie
 endif
 ifneq ($(SANITIZE),)
 OPTIMISE = -O1 -g -fno-omit-frame-pointer
-HARDENING = -fPIE -fsanitize=address,undefined -fno-sanitize-recover=undefined
+HARDENING = -fPIE -fsanitize=address,undefined$(if $(FUZZER),$(comma)fuzzer-no-link) -fno-sanitize-recover=undefined
 endif
+comma = ,
 
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIB_PACKAGES) $(INSTALLER_PACKAGES))
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -I$(BUILD) -I$(BUILD)/generated $(PKG_CFLAGS)
@@ -48,6 +49,7 @@ INSTALLER_SOURCES = $(wildcard installer/*.c installer/*/*.c)
 UNIT_SOURCES = $(wildcard tests/unit/test_*.c)
 TOOL_SOURCES = $(wildcard tests/tools/*.c)
 BENCH_SOURCES = $(wildcard tests/bench/*.c)
+FUZZ_SOURCES = $(wildcard tests/fuzz/*.c)
 
 objects = $(patsubst %.c,$(BUILD)/objects/%.o,$(1))
 LIB_OBJECTS = $(call objects,$(LIB_SOURCES))
@@ -58,6 +60,7 @@ INSTALLER_OBJECTS = $(call objects,$(INSTALLER_SOURCES)) $(patsubst %.proto,$(BU
 UNIT_PROGRAMS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
 TOOL_PROGRAMS = $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SOURCES))
 BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
+FUZZ_PROGRAMS = $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 
 .DEFAULT_GOAL = all
 .PHONY: all
@@ -80,7 +83,7 @@ $(BUILD)/objects/%.pb-c.o: $(BUILD)/generated/%.pb-c.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-shadow -MMD -MP -c $< -o $@
 
 # Generated headers come before everything that may include them.
-$(call objects,$(INSTALLER_SOURCES) $(UNIT_SOURCES) $(TOOL_SOURCES)): | \
+$(call objects,$(INSTALLER_SOURCES) $(UNIT_SOURCES) $(TOOL_SOURCES) $(FUZZ_SOURCES)): | \
 	$(patsubst %.proto,$(BUILD)/generated/%.pb-c.h,$(INSTALLER_PROTOS))
 
 $(BUILD)/libambient.a: $(LIB_OBJECTS)
@@ -116,6 +119,15 @@ $(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libtestable.a $(BUIL
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -o $@
 
+# One program a fuzz target: a fuzzer with FUZZER=1 (and clang), else a program that replays inputs.
+FUZZ_WRAPS_verify = nft_dump route_verify
+FUZZ_WRAPS_watch = kube_client_stream kube_request_cancel kube_client_statistics event_add
+FUZZ_DRIVER = $(call objects,$(wildcard tests/fuzz/support/*.c))
+$(BUILD)/fuzz/%: $(BUILD)/objects/tests/fuzz/%.o $(FUZZ_DRIVER) $(BUILD)/libtestable.a $(BUILD)/libambient.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $(if $(FUZZER),-fsanitize=fuzzer) $(addprefix -Wl$(comma)--wrap=,$(FUZZ_WRAPS_$*)) \
+		$(if $(FUZZER),$(filter-out %/replay.o,$^),$^) $(INSTALLER_LIBS) -o $@
+
 # The floor of every start: static, whatever the rest is.
 $(BUILD)/bench/nothing: tests/bench/nothing.c
 	@mkdir -p $(@D)
@@ -127,13 +139,14 @@ $(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
 
 .PHONY: units tools
 units: $(UNIT_PROGRAMS)
-tools: $(TOOL_PROGRAMS)
+tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS)
 
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
+FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 LINT_PACKAGES = clang-format clang-tidy shellcheck
 STATIC_PACKAGES = mmdebstrap
 IMAGE_PACKAGES = $(STATIC_PACKAGES) buildah
@@ -158,7 +171,7 @@ PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 -p
 test: deps ## build with -Werror and run every test
 	@$(MAKE) CI=true test-built
 
-test-built: all run-units tools
+test-built: all run-units run-corpora tools
 	$(if $(PYTEST_FOLDERS),$(PYTEST) $(PYTEST_FOLDERS))
 
 # One line for each unit test that passes, everything that it printed for one that does not.
@@ -167,6 +180,22 @@ run-units: $(patsubst %,%.passed,$(UNIT_PROGRAMS))
 $(BUILD)/tests/%.passed: $(BUILD)/tests/%
 	@$< > $@.log 2>&1 && echo "passed $(notdir $<)" || { cat $@.log; echo "FAILED $(notdir $<)"; exit 1; }
 	@touch $@
+
+# The corpora of the fuzz targets: what was found once is never to come back.
+.PHONY: run-corpora fuzz fuzz-deps fuzz-built
+run-corpora: $(FUZZ_PROGRAMS)
+	@for target in $^; do $$target tests/fuzz/corpus/$${target##*/} >$$target.log 2>&1 || \
+		{ cat $$target.log; echo "FAILED fuzz target $${target##*/}"; exit 1; }; done; echo "passed $(words $^) fuzz corpora"
+
+# TIME: seconds for each target. TARGETS: some alone.
+TIME ?= 60
+TARGETS ?= $(notdir $(FUZZ_PROGRAMS))
+fuzz-deps:
+	@tests/deps $(FUZZ_PACKAGES)
+fuzz: deps fuzz-deps ## fuzz every parser for TIME seconds each; findings are left in build/fuzz-findings
+	@$(MAKE) CI=true SANITIZE=1 FUZZER=1 CC=clang BUILD=$(BUILD)/fuzzer fuzz-built
+	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/fuzz/run $(TIME) $(TARGETS)
+fuzz-built: $(FUZZ_PROGRAMS)
 
 # One at a time: a whole node needs the machine.
 NODE_PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -p no:cacheprovider
