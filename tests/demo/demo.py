@@ -1,5 +1,6 @@
-"""The demonstration: what the plugin does to pods and their packets, step by step. Started by `run`, which makes the namespaces
-that it happens in. Exit status 0 when every check held and no connection was lost."""
+"""The demonstration: a node without a cluster. Pods that run enter the mesh and leave it while connections go on; what the node
+agent, the plugin and the kernel do is shown step by step. Started by `run`, which makes the namespaces that it happens in. Exit
+status 0 when every check held and no connection was lost."""
 import argparse
 import json
 import os
@@ -9,52 +10,62 @@ import sys
 import time
 from pathlib import Path
 
-from machine import NAME_SERVER, OUTSIDE, PROBE, Machine, run
+from machine import LABEL, NAME_SERVER, OUTSIDE, PROBE, Machine, run
 from report import Report
 from traffic import Conversation, Stream, ask_name, ask_once
 
 APPLICATION_PORT = 8080
 TABLE = ("inet", "ambient-cni")
+HOST_TABLE = ("inet", "ambient-cni-host")
 
 
 def show(address, port):
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def until(condition, seconds=10):
+    """How long it took until it was true; None: it was not, in time."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        if condition():
+            return time.monotonic() - started
+        time.sleep(0.002)
+    return None
+
+
+def milliseconds(seconds):
+    return "never" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
 class Demonstration:
     def __init__(self, machine, report):
-        self.machine = machine
-        self.report = report
-        self.tunnels = {}
+        self.machine, self.report = machine, report
+        self.conversations, self.streams = [], []
 
     # What the steps are made of.
 
-    def make_pod(self, name, network):
-        """A sandbox, its network by cnitool, its tunnel and its application; in the order of a node with a running tunnel."""
+    def pods(self):
+        return list(self.machine.pods.values())
+
+    def make_pod(self, name):
+        """What a kubelet and its runtime do: the object first, then the sandbox and its network, then the container."""
         pod = self.machine.make_pod(name)
-        self.machine.cni("add", network, pod)
-        self.tunnels[name] = pod.start("tunnel.py", NAME_SERVER)
+        self.machine.put_pod(pod)
+        time.sleep(0.05)
+        started = time.monotonic()
+        self.machine.cni("add", "podnet", pod)
+        took = time.monotonic() - started
+        self.machine.put_pod(pod)
         pod.start("server.py", name, str(APPLICATION_PORT))
-        self.report.note(f"pod {name}: {', '.join(pod.addresses[family] for family in self.machine.families)}")
-        return pod
+        return pod, took
 
-    def table(self, pod):
-        """Our table as nft sees it, as a list of objects; empty when there is none."""
-        done = pod.run("nft", "-j", "list", "table", *TABLE, check=False)
-        return json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+    def rules(self, pod, table=TABLE):
+        done = run("nft", "-j", "list", "table", *table, netns=pod.netns if pod else None, check=False)
+        listing = json.loads(done.stdout)["nftables"] if done.returncode == 0 else []
+        return [entry["rule"] for entry in listing if "rule" in entry]
 
-    def rules(self, pod):
-        return [entry["rule"] for entry in self.table(pod) if "rule" in entry]
-
-    def counters(self, pod):
-        """Packets by outcome: the word before the colon of a rule's comment."""
-        totals = {}
-        for rule in self.rules(pod):
-            outcome = rule.get("comment", "").partition(":")[0]
-            for expression in rule["expr"]:
-                if "counter" in expression and expression["counter"]:
-                    totals[outcome] = totals.get(outcome, 0) + expression["counter"]["packets"]
-        return totals
+    def has_redirects(self, pod):
+        return any(rule["chain"] == "output-redirect" for rule in self.rules(pod))
 
     def routing(self, pod):
         """Our policy rules and local routes, both families."""
@@ -64,249 +75,262 @@ class Demonstration:
             lines += pod.run("ip", f"-{family}", "route", "show", "table", "100", check=False).stdout.splitlines()
         return [" ".join(line.split()) for line in lines]
 
-    def saw(self, pod, listener, source, timeout=3):
-        """The event of the pod's tunnel for the connection from this address and port."""
-        return self.tunnels[pod.name].wait(lambda event: event["listener"] == listener and event.get("source") == source, timeout)
+    def view(self, pod):
+        return json.loads(self.machine.ask_agent("explain", f"demo/{pod.name}", "-o", "json").stdout)
 
-    def tunnel_events(self, pod, source):
-        return self.tunnels[pod.name].matching(lambda event: event.get("source") == source)
+    def state(self, pod):
+        done = self.machine.ask_agent("explain", f"demo/{pod.name}", "-o", "json", check=False)
+        return json.loads(done.stdout or "{}").get("state") if done.stdout.startswith("{") else None
+
+    def carried(self, listener, source):
+        return lambda event: event["event"] == "carried" and event.get("listener") == listener and event.get("source") == source
+
+    def events_from(self, source):
+        return self.machine.tunnel.matching(lambda event: event.get("source") == source)
+
+    def watch_traffic(self, pod):
+        """Kept open, and opened anew every 5 ms: out of the pod and into it, in each family."""
+        for family in self.machine.families:
+            self.conversations.append(Conversation(f"{pod.name} -> {show(OUTSIDE[family], 80)}", pod.netns, OUTSIDE[family], 80))
+            self.conversations.append(Conversation(f"node -> {pod.name}, IPv{family}", None, pod.addresses[family],
+                                                   APPLICATION_PORT))
+            self.streams.append(Stream(pod.netns, OUTSIDE[family], 80))
+            # Not from the node itself: what its own sockets send is taken for a kubelet's probe.
+            other = next(other for other in self.pods() if other is not pod)
+            self.streams.append(Stream(other.netns, pod.addresses[family], APPLICATION_PORT))
+
+    def judge_conversations(self, conversations, way):
+        for conversation in conversations:
+            is_alive = conversation.wait_for_lines(20)
+            # A source port may serve another destination too.
+            through = sum(event.get("destination") == conversation.destination for event in self.events_from(conversation.source))
+            self.report.seen(is_alive and conversation.failure is None and through == (way == "through the tunnel"),
+                             f"open connection {conversation.label}: {conversation.lines} lines, longest gap "
+                             f"{conversation.longest * 1000:.0f} ms, {way}"
+                             + (f"; {conversation.failure}" if conversation.failure else ""))
+
+    def judge_streams(self):
+        opened, lost = sum(stream.opened for stream in self.streams), sum(stream.lost for stream in self.streams)
+        failures = sorted({failure for stream in self.streams for failure in stream.failures})
+        self.report.seen(lost == 0, f"{opened} new connections so far, {lost} lost; the slowest took "
+                         f"{max(stream.longest for stream in self.streams) * 1000:.0f} ms"
+                         + (f"; {', '.join(failures)}" if failures else ""))
+
+    def flow_on(self, count=60):
+        for stream in self.streams:
+            stream.wait_for(count)
 
     # The steps.
 
-    def before(self):
-        report = self.report
-        report.step("A pod that runs outside the mesh")
-        report.done("ip netns add bank; cnitool add plain /run/netns/bank   (bridge and host-local, not chained with ours)")
-        report.expect("its connections go direct; no nftables table, no policy rule of ours")
-        bank = self.make_pod("bank", "plain")
-        for family in self.machine.families:
-            answer, client = ask_once(bank.netns, OUTSIDE[family], 80)
-            report.seen(not self.tunnel_events(bank, client) and bank.addresses[family] in answer,
-                        f"bank -> {show(OUTSIDE[family], 80)}: \"{answer}\"; the tunnel heard nothing")
-        report.seen(not self.table(bank) and not self.routing(bank), "nft list table: none; ip rule: only the kernel's own")
-        return bank
+    def start(self):
+        report, machine = self.report, self.machine
+        report.step("A node starts: the agent, then its tunnel")
+        report.done("ambient-installer run --set source=folder:objects …   (a folder of objects in the API server's place)")
+        report.expect("the tunnel connects, is told of no pod and is ready; status says that all is well")
+        machine.put_namespace()
+        machine.start_agent()
+        until(machine.tunnel_socket.exists)
+        machine.start_tunnel()
+        took = until(lambda: machine.tunnel.matching(lambda event: event["event"] == "ready"))
+        report.seen(took is not None, f"the tunnel is ready after {milliseconds(took)}")
+        status = machine.ask_agent("status", check=False)
+        report.seen(status.returncode == 0, "ambient-installer status:")
+        report.note(status.stdout or status.stderr)
 
-    def enrol_running(self, bank):
-        report, families = self.report, self.machine.families
-        report.step("The pod that runs is enrolled")
-        report.done("connections kept open and new ones every 5 ms, out and in, while: cnitool add mesh /run/netns/bank")
-        report.expect("open connections go on; new ones reach the tunnel; none is refused, reset or lost")
-        conversations = [Conversation(f"bank -> {show(OUTSIDE[family], 80)}", bank.netns, OUTSIDE[family], 80)
-                         for family in families]
-        conversations += [Conversation(f"node -> bank, IPv{family}", None, bank.addresses[family], APPLICATION_PORT)
-                          for family in families]
-        streams = [Stream(bank.netns, OUTSIDE[family], 80) for family in families]
-        streams += [Stream(None, bank.addresses[family], APPLICATION_PORT) for family in families]
-        for stream in streams:
-            stream.wait_for(100)
-        direct = len(self.tunnels["bank"].events)
-        started = time.monotonic()
-        self.machine.cni("add", "mesh", bank)
-        took = time.monotonic() - started
-        for stream in streams:
-            stream.wait_for(200)
-        for conversation in conversations:
-            conversation.is_alive_after = conversation.wait_for_lines(50)
-        for watched in streams + conversations:
-            watched.stop()
-        for conversation in conversations:
-            captured = self.tunnel_events(bank, conversation.source)
-            report.seen(conversation.is_alive_after and conversation.failure is None and not captured,
-                        f"open connection {conversation.label}: {conversation.lines} lines, longest gap "
-                        f"{conversation.longest * 1000:.0f} ms, past the tunnel"
-                        + (f"; {conversation.failure}" if conversation.failure else ""))
-        opened, lost = sum(stream.opened for stream in streams), sum(stream.lost for stream in streams)
-        failures = sorted({failure for stream in streams for failure in stream.failures})
-        report.connections(opened, lost)
-        report.seen(lost == 0, f"{opened} new connections, {lost} lost; the slowest took "
-                    f"{max(stream.longest for stream in streams) * 1000:.0f} ms" + (f"; {', '.join(failures)}" if failures else ""))
-        outbound = self.tunnels["bank"].matching(lambda event: event["listener"] == "outbound")
-        inbound = self.tunnels["bank"].matching(lambda event: event["listener"] == "inbound")
-        wanted_outbound = [[OUTSIDE[family], 80] for family in families]
-        wanted_inbound = [[bank.addresses[family], APPLICATION_PORT] for family in families]
-        is_right = all(event["destination"] in wanted_outbound for event in outbound) and all(
-            event["destination"] in wanted_inbound for event in inbound)
-        report.seen(is_right and len(outbound) >= 100 and len(inbound) >= 100 and direct <= 1,
-                    f"since the ADD ({took * 1000:.0f} ms with cnitool's start) {len(outbound)} outbound and {len(inbound)} inbound "
-                    f"connections came through the tunnel, each with its own destination")
+    def add_outside(self):
+        report = self.report
+        report.step("Two pods start outside the mesh")
+        report.done("cnitool add podnet /run/netns/cart; the same for shop   (bridge, host-local, then ambient-cni)")
+        report.expect("the plugin asks the agent and does nothing: their namespace has no label")
+        for name in ("cart", "shop"):
+            pod, took = self.make_pod(name)
+            addresses = ", ".join(pod.addresses[family] for family in self.machine.families)
+            report.seen(not self.rules(pod) and not self.routing(pod),
+                        f"{name} ({addresses}) after {milliseconds(took)}: no table, no policy rule of ours")
+
+    def label(self):
+        report, machine = self.report, self.machine
+        cart, shop = self.pods()[:2]
+        report.step("The namespace is labelled: running pods enter the mesh")
+        report.done(f"connections kept open and new ones every 5 ms, out and in, while the namespace gets {LABEL}=ambient")
+        report.expect("both are enrolled in a moment; open connections go on past the tunnel, new ones go through it; none is lost")
+        self.watch_traffic(cart)
+        self.watch_traffic(shop)
+        self.flow_on()
+        machine.put_namespace(**{LABEL: "ambient"})
+        took = until(lambda: all(self.has_redirects(pod) for pod in (cart, shop)))
+        report.seen(took is not None, f"the last redirect stands {milliseconds(took)} after the label")
+        took = until(lambda: all(self.state(pod) == "enabled" for pod in (cart, shop)))
+        self.flow_on(120)
+        self.judge_conversations(self.conversations, "past the tunnel")
+        through = machine.tunnel.matching(lambda event: event["event"] == "carried")
+        report.seen(len(through) >= 100, f"{len(through)} new connections came through the tunnel")
+        self.judge_streams()
+
+    def explain(self):
+        report, machine = self.report, self.machine
+        report.step("What the agent says of it")
+        report.done("ambient-installer status; ambient-installer explain demo/cart")
+        report.expect("both pods are enabled, and why")
+        for command, *arguments in (("status",), ("explain", "demo/cart")):
+            done = machine.ask_agent(command, *arguments, check=False)
+            report.seen(done.returncode == 0, f"ambient-installer {' '.join((command, *arguments))}:")
+            report.note(done.stdout or done.stderr)
+
+    def packets(self):
+        report, machine = self.report, self.machine
+        cart, shop = self.pods()[:2]
+        report.step("Where packets go")
+        report.done("from cart to a server outside; from cart to shop; a DNS query; a probe from the node; cart to its own port 15001")
+        report.expect("the tunnel reads each original destination; it hears nothing of the probe; the last one is reset")
+        for family in machine.families:
+            answer, client = ask_once(cart.netns, OUTSIDE[family], 80)
+            event = machine.tunnel.wait(self.carried("outbound", client))
+            report.seen(bool(event) and event["destination"] == [OUTSIDE[family], 80],
+                        f"outbound (15001): SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; answer \"{answer}\"")
+            answer, _ = ask_once(cart.netns, shop.addresses[family], APPLICATION_PORT)
+            event = machine.tunnel.wait(lambda event, family=family: event.get("listener") == "inbound" and event.get("destination") ==
+                                        [shop.addresses[family], APPLICATION_PORT])
+            report.seen(bool(event) and f"shop sees {cart.addresses[family]}" in answer,
+                        f"inbound (15006): SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; answer \"{answer}\"")
+            answer, client = ask_once(None, shop.addresses[family], APPLICATION_PORT)
+            report.seen(f"shop sees {PROBE[family]}" in answer and not self.events_from(client),
+                        f"probe: \"{answer}\"; tunnel: nothing")
+            try:
+                answer, _ = ask_once(cart.netns, cart.addresses[family], 15001)
+                report.seen(False, f"guard: accepted: {answer}")
+            except OSError as error:
+                report.seen(isinstance(error, ConnectionRefusedError), f"guard: {show(cart.addresses[family], 15001)}: {error}")
+        answer = ask_name(cart.netns, NAME_SERVER, False)
+        heard = machine.tunnel.matching(lambda event: event["event"] == "dns")
+        report.seen(answer is not None and bool(heard), f"DNS (15053): the tunnel answered {answer}")
 
     def add_new(self):
         report = self.report
-        report.step("Two new pods, through the whole chain")
-        report.done("cnitool add podnet /run/netns/cart; the same for shop   (bridge, host-local, then ambient-cni)")
-        report.expect("each has its addresses, our table, and the policy rule and local route of each family; CHECK passes")
-        cart, shop = self.make_pod("cart", "podnet"), self.make_pod("shop", "podnet")
-        for pod in (cart, shop):
-            rules, routing = self.rules(pod), self.routing(pod)
-            check = self.machine.cni("check", "podnet", pod, check=False)
-            report.seen(len(rules) > 10 and len(routing) == 2 * len(self.machine.families) and check.returncode == 0,
-                        f"{pod.name}: {len(rules)} rules, {', '.join(routing[:2])}; CHECK: "
-                        + (check.stdout.strip() or check.stderr.strip() or "passes"))
-        for pod in (cart, shop):
-            self.tunnels[pod.name].tell([address for other in (cart, shop) for address in other.addresses.values()])
-            self.tunnels[pod.name].wait(lambda event: event["listener"] == "mesh")
-        return cart, shop
+        report.step("A new pod of a labelled namespace is in the mesh before it runs")
+        report.done("cnitool add podnet /run/netns/bank")
+        report.expect("when the ADD returns, rules stand, the tunnel has accepted it and its probe address is known")
+        bank, took = self.make_pod("bank")
+        accepted = self.machine.tunnel.matching(lambda event: bank.uid in json.dumps(event))
+        host = run("nft", "list", "table", *HOST_TABLE, check=False).stdout
+        report.seen(self.has_redirects(bank) and len(self.routing(bank)) == 2 * len(self.machine.families) and bool(accepted)
+                    and bank.addresses[4] in host, f"after {milliseconds(took)}, cnitool's and bridge's time included: "
+                    f"{len(self.rules(bank))} rules; {', '.join(self.routing(bank)[:2])}")
+        answer, client = ask_once(bank.netns, OUTSIDE[4], 80)
+        report.seen(bool(self.machine.tunnel.wait(self.carried("outbound", client))), f"its first connection: \"{answer}\", tunnelled")
+        check = self.machine.cni("check", "podnet", bank, check=False)
+        report.seen(check.returncode == 0, f"cnitool check: {check.stderr.strip() or 'passes'}")
 
-    def outbound(self, cart):
-        report = self.report
-        report.step("A connection that leaves a pod arrives at the tunnel")
-        report.done("in cart: connect to a server outside, port 80")
-        report.expect("the tunnel (15001) reads the original destination and carries it on")
-        for family in self.machine.families:
-            answer, client = ask_once(cart.netns, OUTSIDE[family], 80)
-            event = self.saw(cart, "outbound", client)
-            report.seen(bool(event) and event["destination"] == [OUTSIDE[family], 80],
-                        f"tunnel: from {show(*client)}, SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; "
-                        f"answer \"{answer}\"")
-
-    def inbound(self, shop):
-        report = self.report
-        report.step("A connection that enters a pod arrives at the tunnel, and the application sees its client")
-        report.done(f"on the node: connect to shop, port {APPLICATION_PORT}")
-        report.expect("the tunnel (15006) reads the original destination; the application sees the client's own address")
-        for family in self.machine.families:
-            answer, client = ask_once(None, shop.addresses[family], APPLICATION_PORT, source=OUTSIDE[family])
-            event = self.saw(shop, "inbound", client)
-            report.seen(bool(event) and event["destination"] == [shop.addresses[family], APPLICATION_PORT]
-                        and f"shop sees {OUTSIDE[family]}" in answer,
-                        f"tunnel: from {show(*client)}, SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; "
-                        f"answer \"{answer}\"")
-
-    def within_mesh(self, cart, shop):
-        report = self.report
-        report.step("From pod to pod inside the mesh: tunnel to tunnel")
-        report.done(f"in cart: connect to shop, port {APPLICATION_PORT}")
-        report.expect("cart's tunnel dials shop's port 15008, which nothing redirects; shop sees cart's address")
-        for family in self.machine.families:
-            answer, client = ask_once(cart.netns, shop.addresses[family], APPLICATION_PORT)
-            left = self.saw(cart, "outbound", client)
-            arrived = self.tunnels["shop"].wait(lambda event, family=family: event["listener"] == "hbone" and
-                                                event["source"][0] == cart.addresses[family])
-            report.seen(bool(left and arrived) and left["onward"] == "tunnel" and f"shop sees {cart.addresses[family]}" in answer
-                        and arrived["destination"] == [shop.addresses[family], APPLICATION_PORT],
-                        f"cart's tunnel: {'onward by ' + left['onward'] if left else 'nothing'}; shop's tunnel on 15008: "
-                        f"{arrived['verb'] + ' ' + show(*arrived['destination']) if arrived else 'nothing'}; answer \"{answer}\"")
-
-    def dns(self, cart):
-        report = self.report
-        report.step("DNS queries are captured")
-        report.done(f"in cart: ask {NAME_SERVER} for shop.example, by UDP and by TCP")
-        report.expect("the tunnel (15053) gets the query and asks upstream; the answer comes from the address that was asked")
-        for is_tcp, listener in ((False, "dns"), (True, "dns-tcp")):
-            answer = ask_name(cart.netns, NAME_SERVER, is_tcp)
-            events = self.tunnels["cart"].matching(lambda event, listener=listener: event["listener"] == listener)
-            report.seen(answer == "192.0.2.1" and len(events) == 1,
-                        f"{'TCP' if is_tcp else 'UDP'}: answer {answer}; the tunnel heard {len(events)} query from "
-                        f"{show(*events[0]['source']) if events else 'nobody'}")
-
-    def probe(self, shop):
-        report = self.report
-        report.step("A kubelet probe is let through")
-        report.done(f"on the node: connect to shop, port {APPLICATION_PORT}, from the probe address")
-        report.expect("the application answers, the tunnel hears nothing")
-        for family in self.machine.families:
-            answer, client = ask_once(None, shop.addresses[family], APPLICATION_PORT, source=PROBE[family])
-            report.seen(f"shop sees {PROBE[family]}" in answer and not self.tunnel_events(shop, client),
-                        f"\"{answer}\"; tunnel: nothing")
-
-    def guard(self, cart):
-        report = self.report
-        report.step("Nobody talks to the tunnel's own ports directly")
-        report.done("in cart: connect to cart's own address, port 15001")
-        report.expect("reset: else the tunnel would dial itself without end")
-        for family in self.machine.families:
-            try:
-                answer, _ = ask_once(cart.netns, cart.addresses[family], 15001)
-                report.seen(False, f"accepted: {answer}")
-            except OSError as error:
-                report.seen(isinstance(error, ConnectionRefusedError), f"{show(cart.addresses[family], 15001)}: {error}")
-
-    def count(self, pods):
-        report = self.report
-        report.step("Counters say what happened to packets")
-        report.done("nft -j list table inet ambient-cni in each pod, summed by the rules' comments")
-        report.expect("each pod's outcomes of the steps above, none at zero")
-        for pod, outcomes in pods:
-            counters = self.counters(pod)
-            report.seen(all(counters.get(outcome, 0) > 0 for outcome in outcomes),
-                        f"{pod.name}: " + ", ".join(f"{outcome} {packets}" for outcome, packets in sorted(counters.items())
-                                                    if packets or outcome in outcomes))
-
-    def render(self, cart):
-        report = self.report
-        report.step("The rules, for people")
-        report.done("ambient-installer render | nft -c -f -")
-        report.expect("nft accepts them; they are as many as in the pod")
+    def counters_and_rules(self):
+        report, cart = self.report, self.pods()[0]
+        report.step("Counters and rules, for people")
+        report.done("ambient-installer explain demo/cart -o json; ambient-installer render | nft -c -f -")
+        report.expect("packets by outcome; nft accepts the rules, and they are as many as in the pod")
+        packets = self.view(cart)["rules"]["packets"]
+        report.seen(all(packets.get(outcome, 0) > 0 for outcome in ("inbound", "outbound", "dns", "guard")),
+                    ", ".join(f"{outcome} {count:.0f}" for outcome, count in packets.items()))
         text = run(self.machine.installer, "render", "--redirect", json.dumps({"ipv6": self.machine.has_ipv6})).stdout
         accepted = run("nft", "-c", "-f", "-", stdin=text, check=False)
         rendered, standing = text.count(" comment \""), len(self.rules(cart))
-        report.seen(accepted.returncode == 0, f"nft: {accepted.stderr.strip() or 'accepted'}")
-        report.seen(rendered == standing > 10,
-                    f"{rendered} rules in {len(text.splitlines())} lines, {standing} in cart; one chain of them:")
+        report.seen(accepted.returncode == 0 and rendered == standing > 10,
+                    f"nft: {accepted.stderr.strip() or 'accepted'}; {rendered} rules, {standing} in cart; one chain of them:")
         chain = re.search(r"^\tchain output-redirect .*?^\t}", text, re.MULTILINE | re.DOTALL)
         report.note(chain.group(0).expandtabs(4) if chain else text[:600])
 
-    def repair(self, bank):
-        report, families = self.report, self.machine.families
-        report.step("A rule that is taken away is missed, and put back without harm")
-        conversations = [Conversation(f"bank -> {show(OUTSIDE[family], 80)}", bank.netns, OUTSIDE[family], 80)
-                         for family in families]
-        victim = next(rule for rule in self.rules(bank) if rule.get("comment", "").startswith("outbound"))
+    def repair(self):
+        report, cart = self.report, self.pods()[0]
+        report.step("A rule is deleted by hand, and comes back")
+        victim = next(rule for rule in self.rules(cart) if rule.get("comment", "").startswith("outbound"))
         report.done(f"nft delete rule inet ambient-cni {victim['chain']} handle {victim['handle']}   (\"{victim['comment']}\")")
-        report.expect("cnitool check fails and names it; another ADD repairs; redirected connections go on")
-        bank.run("nft", "delete", "rule", *TABLE, victim["chain"], "handle", victim["handle"])
-        check = self.machine.cni("check", "mesh", bank, check=False)
-        said = (check.stdout + check.stderr).strip().splitlines()
-        report.seen(check.returncode != 0 and victim["comment"].partition(":")[2].strip() in " ".join(said) != "",
-                    f"check: {said[-1] if said else 'nothing'}")
-        self.machine.cni("add", "mesh", bank)
-        check = self.machine.cni("check", "mesh", bank, check=False)
-        report.seen(check.returncode == 0, f"after another ADD: check {'passes' if check.returncode == 0 else check.stderr.strip()}")
-        for conversation in conversations:
-            is_alive = conversation.wait_for_lines(50)
-            conversation.stop()
-            captured = self.tunnel_events(bank, conversation.source)
-            report.seen(is_alive and conversation.failure is None and len(captured) == 1,
-                        f"redirected connection {conversation.label}: {conversation.lines} lines, longest gap "
-                        f"{conversation.longest * 1000:.0f} ms" + (f"; {conversation.failure}" if conversation.failure else ""))
+        report.expect("the agent hears it, puts it right within 100 ms and says so; connections go on")
+        cart.run("nft", "delete", "rule", *TABLE, victim["chain"], "handle", victim["handle"])
+        took = until(lambda: any(rule.get("comment") == victim["comment"] for rule in self.rules(cart)), 3)
+        report.seen(took is not None and took < 0.1, f"\"{victim['comment']}\" is back after {milliseconds(took)} (nft's own start included)")
+        said = [line for line in self.machine.log.read_text(encoding="utf-8").splitlines() if "step=repair" in line]
+        report.seen(bool(said), said[-1].partition("\t")[2] if said else "the log says nothing")
+        self.judge_streams()
 
-    def remove(self, bank, new_pods):
-        report = self.report
-        report.step("DEL takes all of it away")
-        report.done("cnitool del mesh /run/netns/bank; cnitool del podnet for cart and shop; each a second time")
-        report.expect("no table, no policy rule, no route, no file; bank's connections go direct again")
-        self.machine.cni("del", "mesh", bank)
-        for pod in new_pods:
-            self.machine.cni("del", "podnet", pod)
-        for pod in (bank, *new_pods):
-            report.seen(not self.table(pod) and not self.routing(pod),
-                        f"{pod.name}: {len(self.rules(pod))} rules, {len(self.routing(pod))} rules and routes for the mark 0x111")
-        again = [self.machine.cni("del", network, pod, check=False) for network, pod in
-                 (("mesh", bank), *(("podnet", pod) for pod in new_pods))]
-        report.seen(all(done.returncode == 0 for done in again), "a second DEL succeeds too")
-        for family in self.machine.families:
-            answer, client = ask_once(bank.netns, OUTSIDE[family], 80)
-            report.seen(not self.tunnel_events(bank, client), f"bank -> {show(OUTSIDE[family], 80)}: \"{answer}\"; tunnel: nothing")
-        self.machine.cni("del", "plain", bank)
-        for pod in (bank, *new_pods):
-            self.machine.remove_pod(pod)
-        files = sorted(str(path.relative_to(self.machine.run_dir)) for path in self.machine.run_dir.rglob("*") if path.is_file())
-        report.seen(not files, f"files left in runDir: {', '.join(files) or 'none'}")
+    def restart(self):
+        report, machine, cart = self.report, self.machine, self.pods()[0]
+        report.step("The agent is killed and starts again")
+        report.done("kill -9; ambient-installer run")
+        report.expect("the rules that stand are adopted, not written anew; connections go on")
+        handles = [rule["handle"] for rule in self.rules(cart)]
+        conversations = [Conversation(f"cart -> {show(OUTSIDE[family], 80)}", cart.netns, OUTSIDE[family], 80)
+                         for family in machine.families]
+        connected = len(machine.tunnel.matching(lambda event: event["event"] == "connected"))
+        machine.agent.kill()
+        machine.agent.wait()
+        machine.start_agent()
+        took = until(lambda: len(machine.tunnel.matching(lambda event: event["event"] == "connected")) > connected)
+        until(lambda: self.state(cart) == "enabled")
+        report.seen(took is not None and [rule["handle"] for rule in self.rules(cart)] == handles,
+                    f"the tunnel is back after {milliseconds(took)}; the rules bear the handles that they had")
+        self.judge_conversations(conversations, "through the tunnel")
+        self.judge_streams()
+        return conversations
+
+    def unlabel(self, conversations):
+        report, machine = self.report, self.machine
+        report.step("The label goes: running pods leave the mesh")
+        report.done(f"the namespace loses {LABEL}")
+        report.expect("new connections go direct at once; what the tunnel carries comes to its own end; then all of it is gone")
+        machine.put_namespace()
+        took = until(lambda: not any(self.has_redirects(pod) for pod in self.pods()))
+        report.seen(took is not None, f"the last redirect is gone after {milliseconds(took)}")
+        time.sleep(3.5)
+        self.judge_conversations(conversations, "through the tunnel")
+        self.judge_conversations(self.conversations, "past the tunnel")
+        self.flow_on(60)
+        for watched in self.streams + self.conversations + conversations:
+            watched.stop()
+        self.judge_streams()
+        report.connections(sum(stream.opened for stream in self.streams), sum(stream.lost for stream in self.streams))
+        took = until(lambda: not any(self.rules(pod) or self.routing(pod) for pod in self.pods()), 20)
+        report.seen(took is not None, f"{milliseconds(took)} after the last connection: no table, no policy rule, no route in any pod")
+        until(lambda: all(self.state(pod) == "none" for pod in self.pods()), 3)
+        elements = run("nft", "list", "table", *HOST_TABLE, check=False).stdout
+        report.seen("elements" not in elements, "the host's probe sets are empty")
+        answer, client = ask_once(self.pods()[0].netns, OUTSIDE[4], 80)
+        report.seen(not self.events_from(client), f"cart -> {show(OUTSIDE[4], 80)}: \"{answer}\"; tunnel: nothing")
+
+    def remove(self):
+        report, machine = self.report, self.machine
+        report.step("Everything is removed")
+        report.done("cnitool del for each pod, a second time too; the agent stops; ambient-installer uninstall")
+        report.expect("nothing is left: no table, no file")
+        for _ in range(2):
+            done = [machine.cni("del", "podnet", pod, check=False) for pod in self.pods()]
+        report.seen(all(one.returncode == 0 for one in done), "DEL succeeds, twice")
+        for pod in self.pods():
+            machine.remove_pod(pod)
+        machine.agent.terminate()
+        status = machine.agent.wait(10)
+        machine.agent = None
+        done = machine.ask_agent("uninstall", "--set=host.install=false", "--set=host.procDir=/proc", "--set=host.netnsDir=/run/netns",
+                                 check=False)
+        tables = run("nft", "list", "tables").stdout.strip()
+        report.seen(status == 0 and done.returncode == 0 and "ambient" not in tables,
+                    f"agent: exit status {status}; uninstall: {done.stderr.strip() or 'done'}; nft list tables: {tables or 'none'}")
+        attachments = sorted(path.name for path in machine.run_dir.rglob("attachments/*"))
+        report.seen(not attachments, f"remembered attachments: {', '.join(attachments) or 'none'}")
+        machine.tunnel.process.stdin.close()
+        status = machine.tunnel.process.wait(10)
+        report.seen(status == 0, "the tunnel saw no breach of its protocol" if status == 0 else "the tunnel saw a breach of its protocol")
+        machine.tunnel = None
 
     def all(self):
-        bank = self.before()
-        self.enrol_running(bank)
-        cart, shop = self.add_new()
-        self.outbound(cart)
-        self.inbound(shop)
-        self.within_mesh(cart, shop)
-        self.dns(cart)
-        self.probe(shop)
-        self.guard(cart)
-        self.count(((bank, ("inbound", "outbound")), (cart, ("outbound", "dns", "guard")), (shop, ("inbound", "hbone", "probe"))))
-        self.render(cart)
-        self.repair(bank)
-        self.remove(bank, (cart, shop))
+        self.start()
+        self.add_outside()
+        self.label()
+        self.explain()
+        self.packets()
+        self.add_new()
+        self.counters_and_rules()
+        self.repair()
+        conversations = self.restart()
+        self.unlabel(conversations)
+        self.remove()
 
 
 def main():
@@ -326,6 +350,7 @@ def main():
         Demonstration(machine, report).all()
     except Exception as error:  # a step that could not even be made is a failed check, and the last line is still printed
         report.seen(False, f"stopped: {type(error).__name__}: {error}")
+        report.note(machine.log.read_text(encoding="utf-8")[-3000:] if machine.log.exists() else "")
     finally:
         machine.close()
     sys.exit(report.finish())

@@ -1,5 +1,5 @@
 """A node in a box: the network namespace that we are in plays the node (a bridge, the world outside on lo), named namespaces
-play pods, and cnitool plays the container runtime.
+play pods, cnitool plays the container runtime, a folder of objects the API server, and a program of the tests the node tunnel.
 
 Needs a network, mount and process namespace of its own (`run` makes them): /run and /var/lib are replaced by empty ones, so that
 nothing is written to the machine's disk, and all that is needed from there is copied first."""
@@ -21,8 +21,8 @@ OUTSIDE = {4: "198.51.100.80", 6: "2001:db8::80"}
 NAME_SERVER = "198.51.100.53"
 PROBE = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
 SUBNET = {4: "10.244.0.0/24", 6: "fd10:244::/64"}
-# host-local gives out addresses by the network's name: two networks on one bridge need ranges of their own.
-PLAIN_START = {4: "10.244.0.100", 6: "fd10:244::100"}
+NAMESPACE = "demo"
+LABEL = "istio.io/dataplane-mode"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -56,16 +56,16 @@ def run(*arguments, stdin=None, check=True, netns=None):
 
 
 class Program:
-    """A Python program of this folder that was started in a namespace, and the events (JSON lines) that it prints."""
+    """A Python program that was started in a namespace, and the events (JSON lines) that it prints."""
 
-    def __init__(self, netns, script, *arguments):
+    def __init__(self, netns, script, *arguments, is_ready=lambda event: event.get("listener") == "ready"):
         self.events = []
         self.condition = threading.Condition()
         with inside(netns):
             self.process = subprocess.Popen(["/usr/bin/python3", "-B", ROOT / script, *arguments], text=True,
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         threading.Thread(target=self._read, daemon=True).start()
-        if not self.wait(lambda event: event["listener"] == "ready"):
+        if not self.wait(is_ready):
             raise RuntimeError(f"{script} {' '.join(arguments)} did not start")
 
     def _read(self):
@@ -86,10 +86,6 @@ class Program:
         with self.condition:
             return [event for event in self.events if predicate(event)]
 
-    def tell(self, value):
-        self.process.stdin.write(json.dumps(value) + "\n")
-        self.process.stdin.flush()
-
     def stop(self):
         self.process.terminate()
         self.process.wait()
@@ -99,6 +95,7 @@ class Program:
 class Pod:
     name: str
     netns: str
+    uid: str
     addresses: dict = field(default_factory=dict)
     programs: list = field(default_factory=list)
 
@@ -121,6 +118,7 @@ class Machine:
         self.families = (4, 6) if self.has_ipv6 else (4,)
         self.pods = {}
         self.programs = []
+        self.agent = self.tunnel = None
         self._make_root([build / "ambient-cni", build / "ambient-installer", cni_plugins / "bridge", cni_plugins / "host-local",
                          cnitool])
         self.cnitool = ROOT / "bin" / cnitool.name
@@ -130,7 +128,7 @@ class Machine:
 
     def _make_root(self, programs):
         # Read before the mounts: what is copied may lie below a folder that they hide.
-        scripts = {path.name: path.read_bytes() for path in (HERE / "tunnel.py", HERE / "server.py")}
+        scripts = {path.name: path.read_bytes() for path in (HERE / "server.py", HERE.parent / "peers/tunnel.py")}
         binaries = {f"bin/{path.name}": path.read_bytes() for path in programs}
         for target in ("/run", "/var/lib"):
             _check(_libc.mount(b"ambient-cni-demo", target.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755"),
@@ -141,28 +139,22 @@ class Machine:
             (ROOT / name).chmod(0o755)
 
     def _make_networks(self):
-        """Three networks: the primary plugin alone, with ours chained behind it, and ours alone (as a meta plugin calls it)."""
-        def bridge(**start):
-            ranges = [[{"subnet": SUBNET[family]} | {key: value[family] for key, value in start.items()}] for family in self.families]
-            return {"type": "bridge", "bridge": "cni0", "isDefaultGateway": True,
-                    "ipam": {"type": "host-local", "ranges": ranges}}
-
-        ambient = {"type": "ambient-cni", "enrollment": "always", "runDir": str(ROOT / "ambient-cni"), "logLevel": "warn",
-                   "redirect": {"ipv6": self.has_ipv6}}
-        self.run_dir = ROOT / "ambient-cni"
+        """The network of every pod: bridge and host-local, and ours chained behind."""
+        self.run_dir, self.objects, self.tunnel_socket = ROOT / "ambient-cni", ROOT / "objects", ROOT / "ztunnel.sock"
+        self.objects.mkdir()
+        bridge = {"type": "bridge", "bridge": "cni0", "isDefaultGateway": True,
+                  "ipam": {"type": "host-local", "ranges": [[{"subnet": SUBNET[family]}] for family in self.families]}}
+        ambient = {"type": "ambient-cni", "enrollment": "installer", "runDir": str(self.run_dir), "logLevel": "warn"}
+        # Debian's reference plugins refuse 1.1.0.
+        network = {"cniVersion": "1.0.0", "name": "podnet", "plugins": [bridge, ambient]}
         folder = ROOT / "net.d"
         folder.mkdir()
-        for name, plugins in (("plain", [bridge(rangeStart=PLAIN_START)]), ("podnet", [bridge(), ambient]),
-                              ("mesh", [ambient])):
-            # Debian's reference plugins refuse 1.1.0.
-            network = {"cniVersion": "1.0.0", "name": name, "plugins": plugins}
-            (folder / f"{name}.conflist").write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
+        (folder / "podnet.conflist").write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
 
     def _make_node(self):
         commands = ["link set lo up"]
         for family in self.families:
-            for address in (OUTSIDE[family], PROBE[family]):
-                commands.append(f"addr add {address} dev lo")
+            commands.append(f"addr add {OUTSIDE[family]} dev lo")
         commands.append(f"addr add {NAME_SERVER} dev lo")
         self._settle(None)
         run("ip", "-batch", "-", stdin="\n".join(commands) + "\n")
@@ -174,10 +166,47 @@ class Machine:
             for key in ("all", "default"):
                 run("sysctl", "-qw", f"net.ipv6.conf.{key}.accept_dad=0", netns=netns)
 
+    def start_agent(self):
+        """The node agent, as its DaemonSet runs it; its log goes to a file."""
+        settings = [f"source=folder:{self.objects}", f"runDir={self.run_dir}", f"tunnelSocket={self.tunnel_socket}", "nodeName=demo",
+                    "host.install=false", "host.procDir=/proc", "host.netnsDir=/run/netns", "releaseDrainSeconds=60",
+                    f"redirect.ipv6={json.dumps(self.has_ipv6)}", "listen.health=", "listen.metrics=", "listen.admin="]
+        with open(self.log, "ab") as log:
+            self.agent = subprocess.Popen([self.installer, "run", *(f"--set={setting}" for setting in settings)], stdout=log,
+                                          stderr=log)
+
+    @property
+    def log(self):
+        return ROOT / "agent.log"
+
+    def start_tunnel(self):
+        self.tunnel = Program(None, "tunnel.py", "--socket", str(self.tunnel_socket), "--listeners",
+                              is_ready=lambda event: event["event"] == "connected")
+
+    def ask_agent(self, command, *arguments, check=True):
+        """What a person types: ambient-installer COMMAND."""
+        return run(self.installer, command, *arguments, f"--set=runDir={self.run_dir}", check=check)
+
+    def put(self, name, value):
+        """Writes an object as an editor does: whole, beside its place, and renamed."""
+        (ROOT / "object.new").write_text(json.dumps(value), encoding="utf-8")
+        (ROOT / "object.new").rename(self.objects / f"{name}.json")
+
+    def put_namespace(self, **labels):
+        self.put("namespace", {"apiVersion": "v1", "kind": "Namespace",
+                               "metadata": {"name": NAMESPACE, "uid": "11111111-0000-4000-8000-000000000000", "labels": labels}})
+
+    def put_pod(self, pod):
+        ips = [{"ip": pod.addresses[family]} for family in sorted(pod.addresses)]
+        self.put(f"pod-{pod.name}", {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod.name, "namespace": NAMESPACE, "uid": pod.uid},
+            "spec": {"serviceAccountName": pod.name, "nodeName": "demo"},
+            "status": {"phase": "Running" if ips else "Pending", "podIP": ips[0]["ip"] if ips else "", "podIPs": ips}})
+
     def make_pod(self, name):
         """The sandbox, as a runtime makes it before it calls CNI: a namespace with lo up."""
         run("ip", "netns", "add", name)
-        pod = self.pods[name] = Pod(name, f"/run/netns/{name}")
+        pod = self.pods[name] = Pod(name, f"/run/netns/{name}", f"22222222-0000-4000-8000-{len(self.pods) + 1:012d}")
         self._settle(pod.netns)
         pod.run("ip", "link", "set", "lo", "up")
         return pod
@@ -190,7 +219,7 @@ class Machine:
     def cni(self, verb, network, pod, check=True):
         """What a container runtime does, by cnitool. Returns the finished process."""
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH": str(ROOT / "bin"), "NETCONFPATH": str(ROOT / "net.d"),
-                       "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME={pod.name}"}
+                       "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={pod.name};K8S_POD_UID={pod.uid}"}
         done = subprocess.run([self.cnitool, verb, network, pod.netns], env=environment, capture_output=True, text=True,
                               check=False)
         if check and done.returncode != 0:
@@ -202,6 +231,11 @@ class Machine:
         return done
 
     def close(self):
+        if self.agent:
+            self.agent.kill()
+            self.agent.wait()
+        if self.tunnel:
+            self.tunnel.stop()
         for pod in self.pods.values():
             pod.stop()
         for program in self.programs:

@@ -73,7 +73,7 @@ class Conversation(threading.Thread):
         super().__init__(daemon=True)
         self.label = name
         self.sock = connect(netns, address, port)
-        self.source = list(self.sock.getsockname()[:2])
+        self.source, self.destination = list(self.sock.getsockname()[:2]), [address, port]
         self.lines, self.longest, self.failure = 0, 0.0, None
         self.is_stopping = threading.Event()
         self.start()
