@@ -569,6 +569,7 @@ class Tunnel:
             self._named.add(uid)
             return "", False
         self._has_snapshot = self.is_ready = True
+        self.tell("ready")
         for other in [known for known in self.workloads if known not in self._named]:
             self._stop_workload(other)
         return "", False
