@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ambient/attachment.h"
 #include "ambient/cleanup.h"
 #include "ambient/file.h"
 #include "installer/agent_state.h"
@@ -44,6 +45,12 @@ static void wait_then(struct agent *agent, int seconds, event_callback_fn what_t
 		end(agent);
 }
 
+static int forget_attachment(void *data, struct attachment *attachment, struct error *error)
+{
+	const struct agent *agent = data;
+	return attachment_remove(agent->config->run_dir, attachment->container_id, attachment->interface, error);
+}
+
 static void remove_state(struct agent *agent)
 {
 	static const char *const names[] = { "outside.json", "enrolled.json" };
@@ -52,6 +59,7 @@ static void remove_state(struct agent *agent)
 		if (file_join(agent->config->run_dir, names[i], NULL, &path) == 0)
 			unlink(path);
 	}
+	attachment_list(agent->config->run_dir, forget_attachment, NULL, agent, NULL);
 }
 
 static void released(void *data, size_t stranded)

@@ -65,7 +65,7 @@ static void take_back(struct mesh_arrival *arrival)
 		/* ztunnel tries a refused Add again and is not ready until then: it has to be told. */
 		if (pod->tunnel != POD_TUNNEL_UNKNOWN && tunnel_delete(arrival->mesh->tunnel, pod->uid, NULL) == 0)
 			pod->tunnel = POD_TUNNEL_DELETING;
-		probe_set_remove(arrival->mesh->probes, pod->uid);
+		mesh_probe_remove(pod);
 		sandbox_forget(pod);
 		pod->is_enrolled = false;
 		pod->was_accepted = false;
@@ -308,7 +308,6 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	struct mesh_pod *pod = arrival->pod;
 	struct error error = { 0 };
 	struct redirect_difference difference = { 0 };
-	size_t count = 0;
 	if (arrival->stage != ARRIVAL_APPLIES) {
 		finish(arrival, CNI_INTERNAL, "the plugin reported what it was not asked for");
 		return;
@@ -320,14 +319,18 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	arrival->reported = mesh_now();
 	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_APPLY],
 			  arrival->reported - arrival->decided);
-	/* From here on the new sandbox takes the old one's place everywhere. */
+	/* From here on the new sandbox takes the old one's place everywhere; another interface of the same one changes little.
+	 */
 	arrival->stage = ARRIVAL_IN_TUNNEL;
-	sandbox_forget(pod);
+	if (!pod->sandbox.container_id || strcmp(pod->sandbox.container_id, arrival->attachment.container_id) != 0) {
+		sandbox_forget(pod);
+		pod->tunnel = POD_TUNNEL_UNKNOWN;
+	}
 	pod->is_torn_down = false;
 	pod->is_releasing = false;
 	pod->is_drained = false;
 	pod->drain_began = 0;
-	pod->tunnel = POD_TUNNEL_UNKNOWN;
+	redirect_clear(&pod->sandbox.in_force);
 	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_hold_unseen(pod, arrival->netns, &error) < 0 ||
 	    redirect_copy(&pod->wanted, &error, &pod->sandbox.in_force) < 0) {
 		finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
@@ -335,10 +338,12 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	}
 	pod->sandbox.standing = REDIRECT_STANDING_FULL;
 	pod->sandbox.is_looked_at = true;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
-	if (probe_set_put(mesh->probes, pod->uid, addresses, count, &error) < 0 || probe_set_flush(mesh->probes, &error) < 0 ||
-	    (mesh->aws && aws_branch_eni_add(mesh->aws, addresses, count, &error, NULL) < 0)) {
+	if (mesh_probe_put(pod, &error) < 0 || probe_set_flush(mesh->probes, &error) < 0) {
 		finish(arrival, CNI_INTERNAL, error.message);
+		return;
+	}
+	if (pod->tunnel == POD_TUNNEL_ACCEPTED) {
+		mesh_arrival_tunnel(arrival, TUNNEL_ACCEPTED, NULL);
 		return;
 	}
 	/* The report is checked while the tunnel opens its listeners. */
@@ -424,15 +429,10 @@ void mesh_arrivals_end(struct mesh *mesh)
 static void detach(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
-	struct error error = { 0 };
-	size_t count = 0;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED && pod->tunnel != POD_TUNNEL_DELETING &&
-	    tunnel_delete(mesh->tunnel, pod->uid, &error) == 0)
+	    tunnel_delete(mesh->tunnel, pod->uid, NULL) == 0)
 		pod->tunnel = POD_TUNNEL_DELETING;
-	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid))
-		aws_branch_eni_remove(mesh->aws, addresses, count, &error);
-	probe_set_remove(mesh->probes, pod->uid);
+	mesh_probe_remove(pod);
 	if (mesh_state_of(pod) != MESH_STATE_NONE)
 		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");
 	sandbox_forget(pod);

@@ -176,6 +176,42 @@ static void count_left(struct mesh *mesh)
 	released(mesh->released_data, mesh->stranded);
 }
 
+int mesh_probe_put(struct mesh_pod *pod, struct error *error)
+{
+	struct mesh *mesh = pod->mesh;
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (!mesh->probes)
+		return 0;
+	bool is_held = probe_set_holds(mesh->probes, pod->uid);
+	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
+		return -1;
+	return mesh->aws && !is_held ? aws_branch_eni_add(mesh->aws, addresses, count, error, NULL) : 0;
+}
+
+void mesh_probe_remove(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	struct error error = { 0 };
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (!mesh->probes)
+		return;
+	/* Only while they are its own: another pod may have taken them over. */
+	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
+	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
+		mesh_log(pod, LOG_LEVEL_WARN, "probe", "%s", error.message);
+	probe_set_remove(mesh->probes, pod->uid);
+	/* Taken away with the others of this turn. */
+	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
+		mesh_arm(mesh->run, 0);
+}
+
+bool mesh_probe_holds(const struct mesh_pod *pod)
+{
+	return pod->mesh->probes && probe_set_holds(pod->mesh->probes, pod->uid);
+}
+
 static bool is_enrolled_address(void *data, const struct pod_address *address)
 {
 	const struct mesh *mesh = data;
@@ -186,7 +222,7 @@ static bool is_enrolled_address(void *data, const struct pod_address *address)
 		const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 		for (size_t i = 0; i < count; i++) {
 			if (pod_address_equal(&addresses[i], address))
-				return probe_set_holds(mesh->probes, pod->uid);
+				return mesh_probe_holds(pod);
 		}
 	}
 	return false;
@@ -388,7 +424,11 @@ void mesh_stop(struct mesh *mesh)
 	if (mesh->is_stopped)
 		return;
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a successor has taken over: pods are its concern now");
+	mesh_arrivals_end(mesh);
 	mesh->is_stopped = true;
+	/* With its watch: it would take the successor's changes for somebody else's. */
+	probe_set_close(mesh->probes);
+	mesh->probes = NULL;
 }
 
 bool mesh_is_stopped(const struct mesh *mesh)

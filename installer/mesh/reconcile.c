@@ -86,15 +86,10 @@ static bool step_look(struct mesh_pod *pod)
 
 static bool step_probe(struct mesh_pod *pod)
 {
-	struct mesh *mesh = pod->mesh;
 	struct error error = { 0 };
-	size_t count = 0;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (!may_try(pod, METRICS_STEP_PROBE))
 		return false;
-	if (probe_set_put(mesh->probes, pod->uid, addresses, count, &error) < 0 ||
-	    (mesh->aws && !probe_set_holds(mesh->probes, pod->uid) &&
-	     aws_branch_eni_add(mesh->aws, addresses, count, &error, NULL) < 0))
+	if (mesh_probe_put(pod, &error) < 0)
 		return failed(pod, METRICS_STEP_PROBE, &error);
 	succeeded(pod, METRICS_STEP_PROBE);
 	return true;
@@ -117,7 +112,7 @@ static bool step_rules(struct mesh_pod *pod)
 {
 	struct sandbox *sandbox = &pod->sandbox;
 	struct error error = { 0 };
-	bool is_accepted = pod->tunnel == POD_TUNNEL_ACCEPTED && probe_set_holds(pod->mesh->probes, pod->uid);
+	bool is_accepted = pod->tunnel == POD_TUNNEL_ACCEPTED && mesh_probe_holds(pod);
 	bool is_full = pod->is_enrolled || is_accepted;
 	enum redirect_standing target = is_full ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
 	if (sandbox->standing == target && redirect_equal(&sandbox->in_force, &pod->wanted)) {
@@ -256,15 +251,8 @@ static bool step_forget_in_tunnel(struct mesh_pod *pod)
 
 static void finish_release(struct mesh_pod *pod)
 {
-	struct mesh *mesh = pod->mesh;
-	size_t count = 0;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
-	struct error error = { 0 };
 	bool was_releasing = pod->is_releasing;
-	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
-	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
-		mesh_log(pod, LOG_LEVEL_WARN, "release", "%s", error.message);
-	probe_set_remove(mesh->probes, pod->uid);
+	mesh_probe_remove(pod);
 	sandbox_let_go(pod);
 	pod->is_releasing = false;
 	pod->drain_began = 0;
@@ -303,7 +291,8 @@ static void release(struct mesh_pod *pod)
 		}
 	}
 	pod->is_enrolled = false;
-	/* What is carried needs marks and routes until it has come to its end. What an earlier run left is not known so well. */
+	/* What is carried needs marks and routes until it has come to its end. What an earlier run left is not known so well.
+	 */
 	if (sandbox_is_held(sandbox) && sandbox->standing == REDIRECT_STANDING_GUARD && sandbox->is_suspect &&
 	    sandbox->verified && may_try(pod, METRICS_STEP_RULES) && sandbox_repair(pod, &error) < 0)
 		failed(pod, METRICS_STEP_RULES, &error);

@@ -127,24 +127,29 @@ void mesh_save(evutil_socket_t fd, short what, void *data)
 	}
 }
 
+/* Adds what it does not have yet. */
 static int recall_addresses(struct sandbox *sandbox, char **texts, size_t count)
 {
-	if (count == 0)
-		return 0;
-	struct pod_address *addresses = calloc(count, sizeof *addresses);
+	struct pod_address *addresses =
+		reallocarray(sandbox->addresses, sandbox->addresses_count + count + 1, sizeof *addresses);
 	if (!addresses)
 		return -1;
-	free(sandbox->addresses);
 	sandbox->addresses = addresses;
-	sandbox->addresses_count = 0;
-	for (size_t i = 0; i < count; i++)
-		sandbox->addresses_count += pod_address_parse(texts[i], &addresses[sandbox->addresses_count]);
+	for (size_t i = 0; i < count; i++) {
+		struct pod_address *next = &addresses[sandbox->addresses_count];
+		bool is_known = !pod_address_parse(texts[i], next);
+		for (size_t j = 0; !is_known && j < sandbox->addresses_count; j++)
+			is_known = pod_address_equal(&addresses[j], next);
+		sandbox->addresses_count += !is_known;
+	}
 	return 0;
 }
 
 int sandbox_remember(struct mesh_pod *pod, const struct attachment *attachment)
 {
 	struct sandbox *sandbox = &pod->sandbox;
+	if (!sandbox->container_id || strcmp(sandbox->container_id, attachment->container_id) != 0)
+		sandbox->addresses_count = 0;
 	free(sandbox->container_id);
 	free(sandbox->network);
 	free(sandbox->netns_path);
@@ -178,7 +183,8 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 	if (!pod)
 		return 0;
 	/* Of two sandboxes of a pod, the one that is alive is meant. */
-	if (pod->sandbox.container_id && leads_there(pod->sandbox.netns_path, pod->sandbox.id))
+	if (pod->sandbox.container_id && strcmp(pod->sandbox.container_id, attachment->container_id) != 0 &&
+	    leads_there(pod->sandbox.netns_path, pod->sandbox.id))
 		return 0;
 	sandbox_remember(pod, attachment);
 	return 0;

@@ -200,6 +200,11 @@ void mesh_succeeded(struct mesh_pod *pod);
 void mesh_consider_snapshot(struct mesh *mesh);
 void mesh_arm(struct event *event, double seconds);
 
+/* The host's set of probe addresses, which a successor may own by now: then nothing is done, and nothing is held. */
+int mesh_probe_put(struct mesh_pod *pod, struct error *error);
+void mesh_probe_remove(struct mesh_pod *pod);
+bool mesh_probe_holds(const struct mesh_pod *pod);
+
 /* reconcile.c: does the next steps of one pod. The pod may be gone afterwards. */
 void mesh_reconcile(struct mesh_pod *pod);
 enum mesh_state mesh_state_of(const struct mesh_pod *pod);
@@ -218,7 +223,8 @@ int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error);
 /* Opens the remembered path where it still leads to the remembered namespace, and holds it. ENOENT: there is none any more. */
 int sandbox_reopen(struct mesh_pod *pod, struct error *error);
 bool sandbox_is_held(const struct sandbox *sandbox);
-/* Takes over what an ADD told of the sandbox; does not open it. -1: no memory. */
+/* Takes over what an ADD told of the sandbox; does not open it. Another interface of the same container adds its addresses.
+ * -1: no memory. */
 int sandbox_remember(struct mesh_pod *pod, const struct attachment *attachment);
 /* Lets the namespace go; rules in it stay. What is known of it (id, path, addresses) stays too. */
 void sandbox_let_go(struct mesh_pod *pod);

@@ -161,8 +161,7 @@ static cJSON *view(struct mesh_pod *pod, bool is_whole, bool verify)
 	cJSON *tunnel = cJSON_AddObjectToObject(json, "tunnel");
 	is_built = is_built && cJSON_AddBoolToObject(tunnel, "acknowledged", pod->tunnel == POD_TUNNEL_ACCEPTED) &&
 		   cJSON_AddNumberToObject(tunnel, "connections", (double)tunnel_connections(pod->mesh->tunnel)) &&
-		   (!is_whole || add_listening(tunnel, pod)) &&
-		   cJSON_AddBoolToObject(json, "probe", probe_set_holds(pod->mesh->probes, pod->uid)) &&
+		   (!is_whole || add_listening(tunnel, pod)) && cJSON_AddBoolToObject(json, "probe", mesh_probe_holds(pod)) &&
 		   cJSON_AddStringToObject(json, "annotation", pod->annotation ? pod->annotation : "") &&
 		   add_time(json, "since", pod->since) &&
 		   cJSON_AddStringToObject(json, "lastError", pod->failures > 0 ? pod->last_error.message : "") &&
