@@ -103,6 +103,7 @@ struct kube_client {
 	unsigned slots_count;
 	struct event *work, *hold_timer, *trim_timer;
 	uint64_t hold_until;	   /* plain requests wait until then */
+	struct error hold_reason;  /* filled: because no connection could be made */
 	unsigned connect_failures; /* in a row */
 	bool is_working, is_freed;
 	struct kube_statistics statistics;
@@ -244,7 +245,14 @@ static void slot_head(void *data, int status, struct evkeyvalq *headers)
 {
 	struct slot *slot = data;
 	struct kube_request *request = slot->request;
-	slot->client->connect_failures = 0;
+	struct kube_client *client = slot->client;
+	client->connect_failures = 0;
+	if (error_is_set(&client->hold_reason)) {
+		/* The server is back. */
+		client->hold_reason = (struct error){ 0 };
+		client->hold_until = 0;
+		set_off_work(client);
+	}
 	if (!request)
 		return;
 	request->status = status;
@@ -479,6 +487,7 @@ static bool is_tried_again(struct kube_request *request)
 		until = now + backoff(client->backoff_milliseconds, client->connect_failures);
 		if (now >= client->hold_until)
 			client->connect_failures++;
+		client->hold_reason = request->error;
 		hold(client, until);
 	}
 	request->tries++;
@@ -511,6 +520,9 @@ static int number_of_status(int status)
 static void explain(struct kube_request *request, const cJSON *object, struct error *error)
 {
 	const cJSON *message = cJSON_GetObjectItemCaseSensitive(object, "message");
+	/* One that never got its turn fails for the reason why the others wait. */
+	if (request->is_overdue && !error_is_set(&request->error))
+		request->error = request->client->hold_reason;
 	if (request->is_overdue && error_is_set(&request->error))
 		error_say(error, ETIMEDOUT, NAME_FORMAT ": no answer from the API server in time; the last try: %s",
 			  NAME_OF(request), request->error.message);
@@ -673,6 +685,17 @@ static struct slot *find_idle(struct kube_client *client)
 	return NULL;
 }
 
+static bool is_connecting(const struct kube_client *client)
+{
+	const struct slot *slot;
+	TAILQ_FOREACH(slot, &client->slots, link)
+	{
+		if (slot->request && !kube_connection_was_open(slot->connection))
+			return true;
+	}
+	return false;
+}
+
 static void dispatch(struct kube_client *client)
 {
 	struct kube_request *request;
@@ -681,6 +704,9 @@ static void dispatch(struct kube_client *client)
 			arm_until(client->hold_timer, client->hold_until);
 			return;
 		}
+		/* A server that could not be reached is tried by one, and the others wait for what comes of it. */
+		if (!request->is_stream && error_is_set(&client->hold_reason) && is_connecting(client))
+			return;
 		reload_credentials(client, client->reload_milliseconds);
 		struct error error = { 0 };
 		struct slot *slot = find_idle(client);

@@ -247,6 +247,21 @@ def test_a_server_that_is_away(server, synced):
     assert 1 <= len(warnings) <= 3, "the same thing is not said again and again"
 
 
+def test_requests_wait_for_a_server_that_is_away(server, start):
+    """One connection is tried at a time, not one for each request, and when the server is back all of them go at once."""
+    pods = [server.put_pod("shop", f"pod-{number}") for number in range(50)]
+    tool = start(backoff=300)
+    tool.synced()
+    server.stop()
+    numbers = [tool.start("annotate", namespace="shop", name=pod["metadata"]["name"], uid=pod["metadata"]["uid"], key="k", value="v")
+               for pod in pods]
+    tool.next(told="trouble", kind="pod")
+    time.sleep(1)
+    assert tool.statistics()["connections"] <= 2 + 16 + 15
+    server.start()
+    assert sorted(tool.next(outcome="done")["answer"] for _ in numbers) == numbers
+
+
 def test_no_busy_loop(server, start):
     """A server that refuses everything at once is asked a few times, with growing pauses."""
     server.fail(".", 403, times=10**6)
