@@ -1,8 +1,11 @@
 """Values that were written for the istio-cni chart: each one has its effect, or is named with the reason why not."""
 import itertools
+import json
+import subprocess
 
 import pytest
 
+from .conftest import CHART, SOURCE, run
 from .istio_values import DEFAULTS, HONOURED, HONOURED_WITH, WITHOUT_EFFECT, leaves, nested
 
 ENV_TRANSLATED = {
@@ -116,6 +119,27 @@ def test_empty_values_win_over_defaults(render):
     assert "priorityClassName" not in result.pod["spec"]
     assert result.pod["spec"]["terminationGracePeriodSeconds"] == 0
     assert "updateStrategy" not in null["DaemonSet"]["spec"]
+
+
+def test_null(render):
+    """For a part of the pod it means without; a group of keys keeps its defaults."""
+    keys = [key for key, value in yaml_defaults().items() if isinstance(value, dict)]
+    base, *results = render({}, *[{"values": {key: None}} for key in keys])
+    assert len(keys) > 20
+    for key, result in zip(keys, results):
+        if key in ("updateStrategy", "seccompProfile"):
+            assert result.objects != base.objects
+        else:
+            assert result.objects == base.objects, key
+    assert "seccompProfile" not in results[keys.index("seccompProfile")].container["securityContext"]
+    assert results[keys.index("resources")].container["resources"], "global.defaultResources"
+
+
+def yaml_defaults():
+    """The chart's defaults; Helm's tool reads YAML, and Python's own library has none."""
+    shown = subprocess.run([run(SOURCE / "tests/deploy/charttool.sh").strip(), "values", CHART], capture_output=True, text=True,
+                           check=True)
+    return json.loads(shown.stdout)["_internal_defaults_do_not_set"]
 
 
 def test_precedence(render):

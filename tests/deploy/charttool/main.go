@@ -2,6 +2,7 @@
 // Kubernetes' own types. Helm's command does the same and more (tests/deploy/helm.sh) but takes minutes to build.
 //
 //	charttool render < CASES     a JSON list of cases in, a JSON list of results out
+//	charttool values CHART       the chart's defaults as JSON
 //	charttool package CHART FOLDER APP_VERSION     writes FOLDER/NAME-VERSION.tgz
 package main
 
@@ -253,10 +254,15 @@ func main() {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "render":
 		err = renderAll()
+	case len(os.Args) == 3 && os.Args[1] == "values":
+		var loaded *chart.Chart
+		if loaded, err = loader.Load(os.Args[2]); err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(loaded.Values)
+		}
 	case len(os.Args) == 5 && os.Args[1] == "package":
 		err = packageChart(os.Args[2], os.Args[3], os.Args[4])
 	default:
-		err = fmt.Errorf("usage: charttool render < CASES | charttool package CHART FOLDER APP_VERSION")
+		err = fmt.Errorf("usage: charttool render < CASES | charttool values CHART | charttool package CHART FOLDER APP_VERSION")
 	}
 	if err != nil {
 		log.Fatalf("charttool: %v", err)

@@ -34,6 +34,14 @@ What was set without effect is collected on the way in .Values.remarks, for NOTE
     {{- include "ambient-cni.overlay" (list $values (include "ambient-cni.preset" (list . (printf "platform-%s" $platform)) | fromYaml)) }}
   {{- end }}
   {{- include "ambient-cni.overlay" (list $values $given) }}
+  {{- /* null takes a part of the pod away, and is nothing elsewhere. */}}
+  {{- range $key, $default := $defaults }}
+    {{- if and (kindIs "map" $default) (kindIs "invalid" (get $values $key)) }}
+      {{- if not (has $key (list "affinity" "resources" "updateStrategy" "seccompProfile" "seLinuxOptions")) }}
+        {{- $_ := set $values $key (deepCopy $default) }}
+      {{- end }}
+    {{- end }}
+  {{- end }}
   {{- $_ := set $values "platform" $platform }}
   {{- /* Names of older charts. */}}
   {{- with $given.rollingMaxUnavailable }}
