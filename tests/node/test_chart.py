@@ -6,7 +6,7 @@ import os
 import pytest
 
 from .cluster import Cluster
-from .product import CHART, NAMESPACE
+from .product import CHART, NAMESPACE, Product
 from .waiting import wait_until
 
 VALUES = {
@@ -47,8 +47,7 @@ def helm(cluster, *arguments, stdin=None):
 
 def dry_run(cluster, text):
     """What the server would have stored. Strict: an unknown or doubled field is an error."""
-    return cluster.machine.run(cluster.components.kubernetes("kubectl"), "--kubeconfig=/etc/kubernetes/admin.conf", "create",
-                               "--dry-run=server", "--validate=strict", "--save-config=false", "-o", "name", "-f", "-", stdin=text)
+    return cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-o", "name", "-f", "-", stdin=text)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -67,17 +66,17 @@ def test_plain_manifest(cluster):
 
 
 def can(cluster, account, verb, what, namespace=NAMESPACE):
-    words = ["auth", "can-i", verb, what, f"--as=system:serviceaccount:{NAMESPACE}:{account}"]
+    what, slash, _ = what.partition("/status")
+    words = ["auth", "can-i", verb, what, f"--subresource={slash[1:]}", f"--as=system:serviceaccount:{NAMESPACE}:{account}"]
     words += [f"--namespace={namespace}"] if namespace else ["--all-namespaces"]
-    return cluster.machine.run(cluster.components.kubernetes("kubectl"), "--kubeconfig=/etc/kubernetes/admin.conf", *words,
-                               check=False).strip() == "yes"
+    return cluster.kubectl(*words, check=False).strip() == "yes"
 
 
 def test_permissions(cluster):
     """As the API server's authorizer has it, not as the YAML looks."""
-    cluster.machine.run(cluster.components.kubernetes("kubectl"), "--kubeconfig=/etc/kubernetes/admin.conf", "apply", "-f", "-",
-                        stdin=helm(cluster, "template", "ambient-cni", CHART, "--no-hooks", "--values=-", "--kube-version=v1.34.0",
-                                   stdin=json.dumps({"nodeSelector": {"nowhere": "true"}})))
+    values = json.dumps({"nodeSelector": {"nowhere": "true"}})
+    cluster.kubectl("apply", "-f", "-", stdin=helm(cluster, "template", "ambient-cni", CHART, "--no-hooks", "--values=-",
+                                                   "--kube-version=v1.34.0", stdin=values))
     wait_until(lambda: can(cluster, "istio-cni", "watch", "pods", None), 30, "the roles are in force")
     for verb, what in (("list", "pods"), ("watch", "namespaces"), ("patch", "pods/status"), ("get", "nodes"), ("create", "events")):
         assert can(cluster, "istio-cni", verb, what, None), (verb, what)
@@ -91,12 +90,13 @@ def test_permissions(cluster):
 
 def test_hook_before_uninstallation(cluster, build):
     """With the image as it is shipped: the release goes at once, its DaemonSet first, by the Job's own permissions."""
-    from .product import Product
     product = Product(cluster, build)
-    cluster.machine.run(cluster.components.kubernetes("kubectl"), "--kubeconfig=/etc/kubernetes/admin.conf", "delete", "--ignore-not-found",
-                        "-f", "-", stdin=helm(cluster, "template", "ambient-cni", CHART, "--no-hooks"))
+    cluster.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=helm(cluster, "template", "ambient-cni", CHART, "--no-hooks"))
     product.import_image("1")
     product.install(nodeSelector={"nowhere": "true"})
-    helm(cluster, "uninstall", "istio-cni", "--wait", "--timeout=100s")
+    try:
+        helm(cluster, "uninstall", "istio-cni", "--wait", "--timeout=100s")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{cluster.kubectl('logs', '-n', NAMESPACE, 'job/istio-cni-uninstall', check=False)}") from error
     for kind in ("DaemonSet", "Job", "ServiceAccount"):
         assert not [item["metadata"]["name"] for item in cluster.api.list(kind, NAMESPACE) if "istio-cni" in item["metadata"]["name"]]
