@@ -31,7 +31,8 @@ else
 LINK_MODE = -pie
 endif
 ifneq ($(SANITIZE),)
-OPTIMISE = -O1 -g -fno-omit-frame-pointer
+# clang 14 translates a loop over cJSON wrongly at -O1 with both sanitizers (installer/kube/credentials.c, find_entry).
+OPTIMISE = $(if $(FUZZER),-O2,-O1) -g -fno-omit-frame-pointer
 HARDENING = -fPIE -fsanitize=address,undefined$(if $(FUZZER),$(comma)fuzzer-no-link) -fno-sanitize-recover=undefined
 endif
 comma = ,
@@ -143,9 +144,14 @@ $(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
 
+# A library that tests preload: it makes one call of a program fail.
+$(BUILD)/tests/faults.so: tests/faults/faults.c
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=gnu17 -O1 -g $(WARNINGS) -fPIC -shared $< -o $@
+
 .PHONY: units tools
 units: $(UNIT_PROGRAMS)
-tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS)
+tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BUILD)/tests/faults.so
 
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \

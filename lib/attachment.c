@@ -237,6 +237,9 @@ static int read_file(const char *path, struct error *error, struct attachment *r
 		*ret_found = true;
 		return 0;
 	}
+	/* The file may be as good as any. */
+	if (problem.number == ENOMEM)
+		return error_say(error, ENOMEM, "%s", problem.message);
 	char aside[4096];
 	snprintf(aside, sizeof aside, "%s.corrupt", path);
 	if (rename(path, aside) < 0)

@@ -65,6 +65,17 @@ static const char *skip_space(const char *at, const char *end)
 	return at;
 }
 
+/* JSON bounds no number, but what is too large for a double would be written again as no number at all. */
+static bool all_finite(const cJSON *value)
+{
+	if (cJSON_IsNumber(value) && !isfinite(value->valuedouble))
+		return false;
+	for (const cJSON *child = value->child; child; child = child->next)
+		if (!all_finite(child))
+			return false;
+	return true;
+}
+
 int json_parse(const char *text, size_t length, size_t limit, const char *what, struct error *error, cJSON **ret_json)
 {
 	if (length > limit)
@@ -89,6 +100,8 @@ int json_parse(const char *text, size_t length, size_t limit, const char *what, 
 	end = skip_space(end, text + length);
 	if (end < text + length)
 		return error_at(error, what, text, end, "something follows the JSON value");
+	if (!all_finite(json))
+		return error_set(error, 0, "%s: a number is larger than any that can be kept", what);
 	*ret_json = steal_pointer(json);
 	return 0;
 }

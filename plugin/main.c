@@ -162,12 +162,15 @@ static enum cni_code run_verb(const struct verb *verb, struct call *call, struct
 	enum cni_code code = verb_add(call, error, &result);
 	if (code != CNI_OK)
 		return code;
-	cleanup_free char *text = cJSON_Print(result);
-	if (text && write_all(text) && write_all("\n"))
+	cleanup_free char *text = cJSON_Print(result), *line = NULL;
+	if (!text || asprintf(&line, "%s\n", text) < 0)
+		line = NULL;
+	/* At once: half a result and then an error object would be neither. */
+	if (line && write_all(line))
 		return CNI_OK;
+	error_set(error, line ? errno : ENOMEM, "cannot print the result");
 	/* The runtime never learns of this ADD. */
 	verb_add_take_back(call);
-	error_set(error, text ? errno : ENOMEM, "cannot print the result");
 	return CNI_IO_FAILURE;
 }
 

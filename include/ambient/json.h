@@ -16,7 +16,8 @@ static inline void cleanup_cjsonp(cJSON **json)
 }
 #define cleanup_cjson __attribute__((cleanup(cleanup_cjsonp)))
 
-/* Parses exactly one value; anything but white space after it, nesting deeper than 64 or more than `limit` bytes is an error.
+/* Parses exactly one value; anything but white space after it, nesting deeper than 64, more than `limit` bytes or a number that
+ * no double holds is an error.
  * The message gives line and column. `what` names the text ("network configuration on standard input"). */
 int json_parse(const char *text, size_t length, size_t limit, const char *what, struct error *error, cJSON **ret_json);
 

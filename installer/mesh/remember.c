@@ -274,6 +274,12 @@ void mesh_recall(struct mesh *mesh)
 	if (file_join(mesh->settings.run_dir, FILE_NAME, &error, &path) < 0 || recall_enrolled(mesh, path, &error) == 0 ||
 	    error.number == ENOENT)
 		return;
+	/* What could not be read now may be as good as any: it stays until the list has come, and is written over. */
+	if (error.number != 0) {
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
+			  "what was remembered can't be used, the kernel tells the rest: %s", error.message);
+		return;
+	}
 	if (asprintf(&aside, "%s.corrupt", path) < 0)
 		aside = NULL;
 	else

@@ -25,6 +25,7 @@ static void bad_texts_are_refused_with_their_place(void **state)
 		{ "{} {}", 5, "something follows" },
 		{ "{}x", 3, "column 3" },
 		{ "[1,]", 4, "not valid" },
+		{ "{\"a\":[-1e400]}", 14, "a number is larger" },
 		{ "{\"a\" 1}", 7, "not valid" },
 		{ "\"a\0b\"", 5, "NUL" },
 		{ deep, sizeof deep, "nested deeper" },

@@ -1,0 +1,49 @@
+"""The other side of faults.c: which call fails, and when."""
+import errno
+import mmap
+import os
+import pathlib
+import struct
+
+BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
+LIBRARY = BUILD / "tests" / "faults.so"
+CALLS = ["none", "malloc", "open", "socket", "bind", "connect", "sendmsg", "recvmsg", "fsync", "rename", "fstat", "setns", "read",
+         "write", "accept"]
+# What each call fails with; 0: it does half of it.
+NUMBERS = {"malloc": [errno.ENOMEM], "open": [errno.EMFILE, errno.ENOSPC], "socket": [errno.EMFILE], "bind": [errno.ENOMEM],
+           "connect": [errno.EAGAIN], "sendmsg": [errno.ENOBUFS, errno.EINTR], "recvmsg": [errno.ENOBUFS, errno.EINTR],
+           "fsync": [errno.EIO], "rename": [errno.ENOSPC], "fstat": [errno.EIO], "setns": [errno.EPERM],
+           "read": [0, errno.EINTR, errno.EIO], "write": [0, errno.EINTR, errno.ENOSPC], "accept": [errno.EMFILE]}
+CASES = [(call, number) for call, numbers in NUMBERS.items() for number in numbers]
+
+
+def case_name(case):
+    return f"{case[0]}-{errno.errorcode.get(case[1], 'half')}"
+
+
+class Control:
+    FORMAT = f"4i{len(CALLS)}i"
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.path.write_bytes(bytes(4096))
+        with open(self.path, "r+b") as file:
+            self.map = mmap.mmap(file.fileno(), 4096)
+
+    @property
+    def environment(self):
+        return {"LD_PRELOAD": str(LIBRARY), "FAULTS_CONTROL": str(self.path)}
+
+    def arm(self, call, countdown, number):
+        struct.pack_into("4i", self.map, 0, 0, countdown, number, 0)
+        struct.pack_into("i", self.map, 0, CALLS.index(call))
+
+    def disarm(self):
+        struct.pack_into("i", self.map, 0, 0)
+
+    @property
+    def fired(self):
+        return struct.unpack_from("4i", self.map)[3] == 1
+
+    def counts(self):
+        return dict(zip(CALLS, struct.unpack_from(self.FORMAT, self.map)[4:]))

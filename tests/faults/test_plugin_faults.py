@@ -1,0 +1,128 @@
+"""Every call of the plugin fails in turn. An ADD that failed leaves nothing and says which step failed; a DEL that failed can be
+done again; a CHECK changes nothing and never takes a fault for a difference."""
+import errno
+import os
+
+import pytest
+
+from plugin.conftest import Namespace, Plugin
+from .control import CASES, Control, case_name
+
+# Allocations are many: this many of them, evenly spread, unless FAULTS=all.
+POINTS = 10**9 if os.environ.get("FAULTS") == "all" else 40
+
+
+def points(total):
+    step = max(1, -(-total // POINTS))
+    return range(1, total + 1, step)
+
+
+class Subject:
+    def __init__(self, folder):
+        self.control = Control(folder / "control")
+        self.plugin = Plugin(folder / "run")
+        self.pod = Namespace()
+        self.before = self.pod.state()
+
+    def call(self, verb, **more):
+        return self.plugin.call(verb, self.pod, changes=self.control.environment, **more)
+
+    def count(self, call):
+        """How many calls of that name the verb that was just made has made."""
+        return self.control.counts()[call]
+
+    def is_clean(self):
+        leftovers = [name for name in self.plugin.attachments()]
+        return self.pod.state() == self.before and not leftovers
+
+    def del_(self):
+        answer = self.plugin.call("DEL", self.pod)
+        assert answer.status == 0 and self.is_clean(), answer
+
+
+@pytest.fixture
+def subject(tmp_path):
+    made = Subject(tmp_path)
+    yield made
+    made.pod.remove()
+
+
+def total(subject, verb, call):
+    """The calls that one undisturbed run makes."""
+    before = subject.count(call)
+    answer = subject.call(verb)
+    assert answer.status == 0, answer
+    return subject.count(call) - before
+
+
+def names_a_step(answer, number):
+    """One error object whose sentence says more than the errno's words. Where there is no memory for one, the status alone."""
+    if answer.stdout == "" and number in (errno.ENOMEM, errno.ENOSPC, errno.EIO):
+        return answer.status != 0
+    return answer.code > 0 and " " in answer.message and answer.message != os.strerror(number)
+
+
+def died_on_the_way_back(answer):
+    """A thread that cannot leave a pod's namespace ends the process: by design (netns_leave)."""
+    return answer.status == -6
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_add(subject, case):
+    call, number = case
+    count = total(subject, "ADD", call)
+    subject.del_()
+    for point in points(count):
+        subject.control.arm(call, point, number)
+        answer = subject.call("ADD")
+        subject.control.disarm()
+        where = f"{case_name(case)} {point} of {count}: {answer}"
+        assert subject.control.fired, where
+        if answer.status == 0:
+            assert subject.pod.is_redirected() and len(subject.plugin.attachments()) == 1, where
+        elif call == "setns" and died_on_the_way_back(answer):
+            pass
+        else:
+            assert answer.status == 1 and names_a_step(answer, number), where
+            assert subject.is_clean(), where
+        subject.del_()
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_del(subject, case):
+    call, number = case
+    subject.plugin.add(subject.pod)
+    count = total(subject, "DEL", call)
+    assert subject.is_clean()
+    for point in points(count):
+        subject.plugin.add(subject.pod)
+        subject.control.arm(call, point, number)
+        answer = subject.call("DEL")
+        subject.control.disarm()
+        where = f"{case_name(case)} {point} of {count}: {answer}"
+        assert subject.control.fired, where
+        if answer.status == 0:
+            assert subject.is_clean(), where
+        elif not (call == "setns" and died_on_the_way_back(answer)):
+            assert answer.status == 1 and names_a_step(answer, number), where
+        subject.del_()
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_check(subject, case):
+    call, number = case
+    subject.plugin.add(subject.pod)
+    state = subject.pod.state()
+    count = total(subject, "CHECK", call)
+    for point in points(count):
+        subject.control.arm(call, point, number)
+        answer = subject.call("CHECK")
+        subject.control.disarm()
+        where = f"{case_name(case)} {point} of {count}: {answer}"
+        if not subject.control.fired:
+            # The first CHECK of a namespace may need more calls than the next.
+            assert answer.status == 0 and point > count // 2, where
+            break
+        if answer.status != 0 and not (call == "setns" and died_on_the_way_back(answer)):
+            assert answer.status == 1 and names_a_step(answer, number) and (not answer.stdout or answer.code != 101), where
+        assert subject.pod.state() == state and len(subject.plugin.attachments()) == 1, where
