@@ -25,7 +25,7 @@ PKG_FLAGS = --static
 # glibc warns about name lookups in static programs; neither program makes any.
 # Relocations are packed, and nothing unwinds a stack: a third of the program otherwise.
 LINK_MODE = -static-pie -Wl,--no-warnings -Wl,-z,pack-relative-relocs
-STATIC_CFLAGS = -fno-asynchronous-unwind-tables
+STATIC_CFLAGS = -Os -fno-asynchronous-unwind-tables
 STATIC_SOURCES = deploy/static_openssl.c
 else
 LINK_MODE = -pie

@@ -42,9 +42,11 @@ work=$(mktemp -d)
 	"$triplet-ar" rcsD "/usr/lib/$triplet/libcjson.a" cJSON.o
 )
 rm -rf "$work"
-# The archives without what unwinds a stack, which nobody does here: a tenth of the programs. The C library keeps its own.
+# The archives without what unwinds a stack, a tenth of the programs: C does that for pthread_cancel and pthread_exit alone, which
+# nobody calls here.
 mkdir -p "/usr/local/lib/$triplet"
-for archive in libmnl libnftnl libnl-3 libnl-route-3 libcjson libevent libevent_openssl libssl libcrypto libprotobuf-c libyaml libseccomp; do
+for archive in libc libmnl libnftnl libnl-3 libnl-route-3 libcjson libevent libevent_openssl libssl libcrypto libprotobuf-c libyaml \
+	libseccomp; do
 	"$triplet-objcopy" --enable-deterministic-archives --remove-section .eh_frame \
 		"/usr/lib/$triplet/$archive.a" "/usr/local/lib/$triplet/$archive.a"
 done
