@@ -1,0 +1,176 @@
+"""The product is upgraded, uninstalled, refused what it must not have, and stands beside a firewall."""
+import base64
+import json
+import os
+import time
+
+import pytest
+
+from .churn import Churn
+from .cluster import BIN_DIR, CONF_DIR
+from .pods import MODE, client, container, server
+from .product import CHART, DAEMON_SET, NAMESPACE
+from .waiting import wait_until
+
+AMBIENT = {MODE: "ambient"}
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:istio-cni"
+
+
+def traffic_pair(node, make_workspace):
+    """In the mesh; but the connection that stays open is older, and so none of the tunnel's."""
+    workspace = make_workspace(node)
+    workspace.create("server", server(8080))
+    workspace.wait_ready("server")
+    workspace.create("client", client(workspace.address("server"), 8080))
+    workspace.wait_ready("client")
+    workspace.wait_traffic("client")
+    workspace.label("ambient")
+    for name in ("server", "client"):
+        workspace.wait_redirection(name, "enabled")
+    workspace.wait_traffic("client")
+    return workspace
+
+
+def test_the_chart_is_accepted_by_the_api_server(node):
+    text = node.product.helm("template", "istio-cni", CHART, "--values=-",
+                             f"--kube-version={node.cluster.components.versions['KUBERNETES']}", stdin=json.dumps(node.product.values))
+    for how in ("--dry-run=server", "--server-side=true"):
+        more = ("--force-conflicts", "--dry-run=server") if how == "--server-side=true" else ()
+        said = node.cluster.kubectl("apply", how, *more, "--namespace", NAMESPACE, "-f", "-", stdin=text)
+        assert f"daemonset.apps/{DAEMON_SET}" in said
+
+
+def test_the_service_account_may_do_what_it_needs_and_nothing_else(node):
+    def may(verb, resource, namespace="default", subresource=None, name=None):
+        arguments = [verb, resource + (f"/{name}" if name else "")] + ([f"--subresource={subresource}"] if subresource else [])
+        where = [] if namespace is None else [f"--namespace={namespace}"]
+        return node.cluster.kubectl("auth", "can-i", *arguments, *where, f"--as={ACCOUNT}", check=False).strip() == "yes"
+
+    for resource in ("pods", "namespaces"):
+        for verb in ("get", "list", "watch"):
+            assert may(verb, resource), (verb, resource)
+    assert may("patch", "pods", subresource="status")
+    assert may("get", "daemonsets.apps", NAMESPACE, name=DAEMON_SET)
+    assert may("get", "nodes")
+    assert may("create", "events")
+    for verb in ("create", "update", "patch", "delete"):
+        for resource in ("pods", "namespaces", "nodes", "configmaps", "daemonsets.apps", "deployments.apps"):
+            assert not may(verb, resource), (verb, resource)
+    for verb in ("get", "list", "watch"):
+        for resource in ("secrets", "configmaps", "serviceaccounts", "deployments.apps", "daemonsets.apps"):
+            assert not may(verb, resource), (verb, resource)
+    assert not may("get", "daemonsets.apps", "kube-system", name=DAEMON_SET)
+    assert not may("create", "pods", subresource="exec")
+    assert not may("create", "serviceaccounts", subresource="token")
+    assert not may("impersonate", "users")
+    assert not may("patch", "nodes", subresource="status")
+
+
+def test_an_upgrade_under_churn(node, make_workspace):
+    port = node.serve_outside()
+    pair, workspace, events = traffic_pair(node, make_workspace), make_workspace(node, AMBIENT), node.product.events()
+    node.product.import_image("2")
+    # As the chart is, one agent after the other; and with the successor beside its predecessor.
+    strategies = ({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+                  {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}})
+    with Churn(workspace, port) as churn:
+        for strategy, tag in zip(strategies, ("2", "1")):
+            before, finished = node.product.agent(), len(churn.finished)
+            node.product.install(tag, updateStrategy=strategy)
+            wait_until(lambda before=before: node.product.is_ready() and node.product.agent() != before, 90, f"{tag} runs",
+                       explain=node.product.explain)
+            wait_until(lambda finished=finished: len(churn.finished) >= finished + 3, 90, "the churn goes on",
+                       explain=lambda: "\n".join(churn.problems) + workspace.explain() + node.product.log())
+    wait_until(lambda: not churn.check(events), 30, "the tunnel is told of every pod's end", explain=lambda: str(churn.check(events)))
+    node.product.install()
+    node.product.wait_ready()
+    traffic = pair.traffic("client")
+    assert traffic.lost == 0, f"{traffic}\n{node.product.log()}"
+    assert pair.restarts("client") == pair.restarts("server") == 0
+
+
+@pytest.mark.on("ptp-ipv4-containerd2")
+def test_a_host_firewall_beside_the_mesh(node, make_workspace):
+    """As a policy engine does it: what enters the pod, whoever sends it, is dropped but for what a policy names. It stands where the
+    probe's source address is in place already, as engines on the pod's interface do."""
+    workspace = traffic_pair(node, make_workspace)
+    address, uid = workspace.address("server"), workspace.uid("server")
+
+    def allow(*rules):
+        node.machine.run("nft", "-f", "-", stdin=f"""table ip policy
+delete table ip policy
+table ip policy {{
+  chain postrouting {{
+    type filter hook postrouting priority 200;
+    ip daddr {address} jump to-pod
+  }}
+  chain to-pod {{
+    ct state established,related accept
+{''.join(f'    {rule} accept{chr(10)}' for rule in rules)}    drop
+  }}
+}}
+""")
+
+    hbone, probe = "tcp dport 15008", "ip saddr 169.254.7.127"
+    try:
+        allow()
+        wait_until(lambda: not workspace.is_ready("server"), 30, "default deny fails the probe", explain=workspace.explain)
+        allow(hbone)
+        # The mesh gets through: a new client's first packet. The kubelet does not.
+        events = node.product.events()
+        workspace.create("through", container("idle", "workload", "pause"),
+                         init=[container("init", "workload", "first", address, "8080")])
+        workspace.wait_ready("through")
+        assert events.all(event="hbone", uid=uid)
+        time.sleep(3)
+        assert not workspace.is_ready("server")
+        allow(hbone, probe)
+        workspace.wait_ready("server")
+        # Who is not in the mesh does not get in.
+        outside = make_workspace(node)
+        outside.create("outside", container("c", "sh", "-c", f"timeout 3 workload first {address} 8080 && exit 1; exec workload pause"))
+        outside.wait_ready("outside")
+        time.sleep(4)
+        assert outside.restarts("outside") == 0
+    finally:
+        node.machine.run("nft", "delete table ip policy", check=False)
+    assert workspace.redirection("server") == "enabled"
+
+
+def test_an_uninstall_strands_nothing(node, make_workspace):
+    pair, churned = traffic_pair(node, make_workspace), make_workspace(node, AMBIENT)
+    churned.create("stays", server(8080))
+    churned.wait_ready("stays")
+    uids = [pair.uid("server"), pair.uid("client"), churned.uid("stays")]
+    events = node.product.events()
+    node.product.uninstall()
+    try:
+        for workspace, name in ((pair, "server"), (pair, "client"), (churned, "stays")):
+            workspace.wait_redirection(name, None)
+            wait_until(lambda uid=workspace.uid(name): "ambient" not in node.product.tables(uid), 60, f"{name} is released")
+        for uid in uids:
+            events.wait(event="del", uid=uid)
+        pair.wait_traffic("client")
+        traffic = pair.traffic("client")
+        assert traffic.lost == 0, traffic
+        # The node is as it was.
+        assert node.cluster.read_conflist() == node.first_conflist
+        assert "ambient" not in node.machine.run("ls", "-A", CONF_DIR)
+        # The program stays for runtimes that end a pod by the chain of its beginning, as long as there is such a pod.
+        if "ambient-cni" in node.machine.run("ls", BIN_DIR):
+            folder = node.machine.path("/var/lib/cni/results")
+            results = [json.loads(node.machine.read(f"/var/lib/cni/results/{name}")) for name in os.listdir(folder)]
+            chains = [base64.b64decode(result["config"]).decode() for result in results]
+            assert any("ambient-cni" in chain for chain in chains), chains
+        assert "ambient" not in node.machine.run("nft", "list", "ruleset")
+        # Pods come and go as on any node, those that were in the mesh too.
+        churned.create("after", server(8080))
+        churned.wait_ready("after")
+        assert churned.redirection("after") is None
+        for name in ("stays", "after"):
+            node.api.delete("Pod", churned.name, name)
+        churned.wait_gone("stays", "after")
+    finally:
+        node.product.install()
+        node.product.wait_ready()
+    pair.wait_redirection("server", "enabled")
