@@ -131,6 +131,25 @@ static bool add_listening(cJSON *tunnel, const struct mesh_pod *pod)
 	return true;
 }
 
+static bool add_labels(cJSON *json, const char *key, const struct labels *labels)
+{
+	cJSON *object = cJSON_AddObjectToObject(json, key);
+	for (size_t i = 0; object && labels && i < labels->count; i++)
+		if (!cJSON_AddStringToObject(object, labels->items[i].key, labels->items[i].value))
+			return false;
+	return object != NULL;
+}
+
+/* What the decision was made of. */
+static bool add_seen(cJSON *json, const struct mesh_pod *pod)
+{
+	const struct mesh_namespace *entry = mesh_find_namespace(pod->mesh, pod->namespace_name);
+	cJSON *seen = cJSON_AddObjectToObject(json, "seen");
+	return seen && add_labels(seen, "labels", pod->object ? &pod->object->labels : NULL) &&
+	       add_labels(seen, "annotations", pod->object ? &pod->object->annotations : NULL) &&
+	       add_labels(seen, "namespaceLabels", entry ? &entry->object->labels : NULL);
+}
+
 static cJSON *view(struct mesh_pod *pod, bool is_whole, bool verify)
 {
 	cJSON *json = cJSON_CreateObject();
@@ -165,7 +184,10 @@ static cJSON *view(struct mesh_pod *pod, bool is_whole, bool verify)
 		   cJSON_AddStringToObject(json, "annotation", pod->annotation ? pod->annotation : "") &&
 		   add_time(json, "since", pod->since) &&
 		   cJSON_AddStringToObject(json, "lastError", pod->failures > 0 ? pod->last_error.message : "") &&
-		   cJSON_AddStringToObject(json, "warning", pod->warning ? pod->warning : "");
+		   cJSON_AddStringToObject(json, "lastErrorStep",
+					   pod->failures > 0 ? metrics_step_name(pod->last_error_step) : "") &&
+		   cJSON_AddStringToObject(json, "warning", pod->warning ? pod->warning : "") &&
+		   (!is_whole || add_seen(json, pod));
 	double paused = pod->paused_until - mesh_now();
 	if (is_built && paused > 0)
 		is_built = cJSON_AddNumberToObject(json, "repairPausedSeconds", (double)(long)paused) != NULL;

@@ -118,6 +118,9 @@ cJSON *observe_overview(const struct observe *observe)
 	bool is_built =
 		cJSON_AddStringToObject(overview, "version", AMBIENT_VERSION) &&
 		cJSON_AddStringToObject(overview, "node", seen->config->node_name) &&
+		cJSON_AddStringToObject(overview, "systemNamespace", seen->config->system_namespace) &&
+		cJSON_AddStringToObject(overview, "installerNamespace", seen->config->installer_namespace) &&
+		cJSON_AddStringToObject(overview, "daemonSet", seen->config->daemon_set_name) &&
 		cJSON_AddStringToObject(overview, "since", started) && cJSON_AddBoolToObject(overview, "ready", is_ready) &&
 		cJSON_AddStringToObject(overview, "reason", reason) && add_source(overview, seen) && add_tunnel(overview, seen);
 	cJSON *plugin = cJSON_AddObjectToObject(overview, "plugin");

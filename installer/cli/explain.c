@@ -1,0 +1,210 @@
+/* explain: one pod's story, from its labels to its annotation, the first thing that is wrong and the next command to run. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/json.h"
+#include "installer/cli/admin_client.h"
+#include "installer/cli/commands.h"
+#include "installer/cli/diagnosis.h"
+#include "installer/cli/print.h"
+#include "installer/mesh/object.h"
+
+static int failed(const char *command, const struct error *error, int status)
+{
+	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
+	return status;
+}
+
+__attribute__((format(printf, 3, 4))) static void step(const char *name, enum colour colour, const char *format, ...)
+{
+	char text[4096];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	printf("  %-11s %s%s%s\n", name, colour_begin(colour), text, colour_end(colour));
+}
+
+/* Those that have a say: of the mesh. */
+static void print_labels(const char *name, const char *whose, const cJSON *labels)
+{
+	char text[2048] = "";
+	size_t length = 0;
+	const cJSON *label;
+	cJSON_ArrayForEach (label, labels) {
+		if (!strstr(label->string, "istio.io/") && !strstr(label->string, "ambient-cni.io/"))
+			continue;
+		int count = snprintf(text + length, sizeof text - length, "%s%s=%s", length ? ", " : "", label->string,
+				     label->valuestring ? label->valuestring : "");
+		if (count < 0 || (size_t)count >= sizeof text - length)
+			break;
+		length += (size_t)count;
+	}
+	step(name, COLOUR_NONE, "%s: %s", whose, length ? text : "none of the mesh");
+}
+
+static void print_rules(const cJSON *pod)
+{
+	const char *stage = json_text(pod, "rules.stage"), *difference = json_text(pod, "rules.difference");
+	enum colour missing = json_truth(pod, "wanted") ? COLOUR_WAIT : COLOUR_NONE;
+	if (difference[0])
+		step("rules", COLOUR_BAD, "the kernel has something else than it should: %s", difference);
+	else if (strcmp(stage, "full") == 0)
+		step("rules", COLOUR_GOOD, "the redirection stands, as compared with the kernel just now");
+	else if (strcmp(stage, "guard") == 0)
+		step("rules", missing, "guard and routes stand, redirects do not");
+	else
+		step("rules", missing, "none");
+}
+
+static void print_packets(const cJSON *pod)
+{
+	char text[512] = "";
+	size_t length = 0;
+	const cJSON *count;
+	cJSON_ArrayForEach (count, json_at(pod, "rules.packets")) {
+		int more = snprintf(text + length, sizeof text - length, "%s%s %.0f", length ? ", " : "", count->string,
+				    count->valuedouble);
+		if (more < 0 || (size_t)more >= sizeof text - length)
+			break;
+		length += (size_t)more;
+	}
+	if (length)
+		step("", COLOUR_SOFT, "first packets of connections so far: %s", text);
+}
+
+static void print_tunnel(const cJSON *pod)
+{
+	const cJSON *port;
+	char text[512] = "";
+	size_t length = 0;
+	int connections = (int)json_number(pod, "tunnel.connections");
+	if (json_truth(pod, "tunnel.acknowledged"))
+		step("tunnel", COLOUR_GOOD, "it has accepted the pod as %s, service account %s", json_text(pod, "namespace"),
+		     json_text(pod, "serviceAccount"));
+	else
+		step("tunnel", json_truth(pod, "wanted") ? COLOUR_WAIT : COLOUR_NONE, "%s",
+		     connections == 0 ? "none is connected" : "it has not accepted the pod");
+	cJSON_ArrayForEach (port, json_at(pod, "tunnel.listening")) {
+		const char *families = port->valuestring ? port->valuestring : "";
+		int more = snprintf(text + length, sizeof text - length, "%s%s %s%s%s", length ? ", " : "", port->string,
+				    families[0] ? "(" : "", families[0] ? families : "not", families[0] ? ")" : "");
+		if (more < 0 || (size_t)more >= sizeof text - length)
+			break;
+		length += (size_t)more;
+	}
+	if (length)
+		step("", COLOUR_SOFT, "listening in the pod: %s", text);
+}
+
+static void print_addresses(const cJSON *pod)
+{
+	char text[512] = "";
+	size_t length = 0;
+	const cJSON *address;
+	cJSON_ArrayForEach (address, json_at(pod, "addresses")) {
+		int more = snprintf(text + length, sizeof text - length, "%s%s", length ? " and " : "", address->valuestring);
+		if (more < 0 || (size_t)more >= sizeof text - length)
+			break;
+		length += (size_t)more;
+	}
+	bool holds = json_truth(pod, "probe");
+	step("probe", holds ? COLOUR_GOOD : json_truth(pod, "wanted") ? COLOUR_WAIT : COLOUR_NONE,
+	     "%s %s the host's set of probed addresses", length ? text : "no address is known, none",
+	     holds ? "stands in" : "is not in");
+}
+
+static void print_story(const cJSON *pod)
+{
+	const char *annotation = json_text(pod, "annotation"), *state = json_text(pod, "state");
+	bool is_wanted = json_truth(pod, "wanted"), has_traces = pod_has_traces(pod);
+	char age[AGE_MAX];
+	print_age(json_text(pod, "since"), age);
+	printf("%s%s/%s%s: %s%s%s%s%s (uid %s)\n", colour_begin(COLOUR_STRONG), json_text(pod, "namespace"),
+	       json_text(pod, "name"), colour_end(COLOUR_STRONG), colour_begin(colour_of_state(state)), state,
+	       colour_end(colour_of_state(state)), age[0] ? " for " : "", age, json_text(pod, "uid"));
+	print_labels("labels", "of the pod", json_at(pod, "seen.labels"));
+	print_labels("", "of its namespace", json_at(pod, "seen.namespaceLabels"));
+	step("decision", COLOUR_NONE, "%s: %s", is_wanted ? "it belongs to the mesh" : "it does not belong to the mesh",
+	     json_text(pod, "reason"));
+	if (json_text(pod, "warning")[0])
+		step("", COLOUR_WAIT, "%s", json_text(pod, "warning"));
+	if (!has_traces)
+		return;
+	const char *inode = json_text(pod, "netns.inode"), *path = json_text(pod, "netns.path");
+	if (strcmp(inode, "0") == 0 || !inode[0])
+		step("namespace", is_wanted ? COLOUR_WAIT : COLOUR_NONE, "its network namespace is not known");
+	else
+		step("namespace", COLOUR_GOOD, "network namespace %s%s%s", inode, path[0] ? " at " : "", path);
+	print_rules(pod);
+	print_packets(pod);
+	print_tunnel(pod);
+	print_addresses(pod);
+	step("annotation",
+	     strcmp(annotation, "enabled") == 0 ? COLOUR_GOOD : is_wanted ? COLOUR_WAIT : COLOUR_NONE, ANNOTATION_REDIRECTION "%s%s",
+	     annotation[0] ? ": " : " is not there: peers send plain text", annotation);
+	if (json_number(pod, "repairPausedSeconds") > 0)
+		step("repair", COLOUR_WAIT, "paused by hand for another %s",
+		     print_seconds((long)json_number(pod, "repairPausedSeconds"), age));
+}
+
+int command_explain(int argc, char **argv)
+{
+	enum { OUTPUT = 'o' };
+	static const struct option options[] = {
+		CONFIG_OPTIONS,
+		{ "output", required_argument, NULL, OUTPUT },
+		{ NULL, 0, NULL, 0 },
+	};
+	cleanup_config_options struct config_options config_options = { 0 };
+	cleanup_admin struct admin admin = { 0 };
+	cleanup_cjson cJSON *agent = NULL, *pod = NULL;
+	cleanup_free char *path = NULL;
+	struct error error = { 0 };
+	const char *output = "text";
+	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
+		if (option == OUTPUT)
+			output = optarg;
+		else if (option == '?')
+			return EXIT_STATUS_USAGE;
+		else if (config_options_take(&config_options, option, optarg, &error) < 0)
+			return failed(argv[0], &error, EXIT_STATUS_USAGE);
+	}
+	bool is_json = strcmp(output, "json") == 0;
+	if (optind != argc - 1 || (!is_json && strcmp(output, "text") != 0)) {
+		fprintf(stderr, "ambient-installer %s: expected NAMESPACE/POD; see ambient-installer %s --help\n", argv[0],
+			argv[0]);
+		return EXIT_STATUS_USAGE;
+	}
+	if (admin_pod_path(argv[optind], "?verify=1", &error, &path) < 0)
+		return failed(argv[0], &error, EXIT_STATUS_USAGE);
+	if (admin_find(&config_options, &error, &admin) < 0 || admin_get(&admin, "/status", &error, &agent) < 0)
+		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+	if (admin_get(&admin, path, &error, &pod) < 0) {
+		failed(argv[0], &error, EXIT_STATUS_FAILED);
+		if (error.number == ENOENT)
+			fprintf(stderr, "this is node %s; where the pod is: kubectl get pod -o wide -n %.*s %s\n",
+				json_text(agent, "node"), (int)strcspn(argv[optind], "/"), argv[optind],
+				strchr(argv[optind], '/') + 1);
+		return EXIT_STATUS_FAILED;
+	}
+	struct diagnosis diagnosis;
+	diagnose(pod, agent, &diagnosis);
+	if (is_json) {
+		if (!cJSON_AddBoolToObject(pod, "healthy", !diagnosis.is_wrong) ||
+		    !cJSON_AddStringToObject(pod, "finding", diagnosis.finding) ||
+		    !cJSON_AddStringToObject(pod, "next", diagnosis.next) || print_json(pod) < 0)
+			return EXIT_STATUS_FAILED;
+	} else {
+		print_story(pod);
+		enum colour colour = diagnosis.is_wrong ? COLOUR_BAD : COLOUR_GOOD;
+		printf("\n%s%s%s\n", colour_begin(colour), diagnosis.finding, colour_end(colour));
+		if (diagnosis.next[0])
+			printf("Next: %s\n", diagnosis.next);
+	}
+	return diagnosis.is_wrong ? EXIT_STATUS_DIFFERENCE : EXIT_STATUS_DONE;
+}

@@ -1,0 +1,33 @@
+/* What the commands for people share in printing: colour, tables, times. */
+#ifndef AMBIENT_INSTALLER_CLI_PRINT_H
+#define AMBIENT_INSTALLER_CLI_PRINT_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Only on a terminal, and not where NO_COLOR or TERM=dumb asks for none. */
+enum colour { COLOUR_NONE, COLOUR_GOOD, COLOUR_WAIT, COLOUR_BAD, COLOUR_SOFT, COLOUR_STRONG };
+const char *colour_begin(enum colour colour);
+const char *colour_end(enum colour colour);
+
+/* Of a pod's state: "enabled" is good, "failed" is bad. */
+enum colour colour_of_state(const char *state);
+
+/* Values of an object by "key" or "key.key"; "", 0 and false where there is none. */
+const char *json_text(const cJSON *json, const char *path);
+double json_number(const cJSON *json, const char *path);
+bool json_truth(const cJSON *json, const char *path);
+const cJSON *json_at(const cJSON *json, const char *path);
+
+/* "3 min" since an RFC 3339 time; "" where it is none. */
+#define AGE_MAX 24
+const char *print_age(const char *time, char text[AGE_MAX]);
+const char *print_seconds(long seconds, char text[AGE_MAX]);
+
+/* A pod has rules, listeners or an annotation of ours, or should have. */
+bool pod_has_traces(const cJSON *pod);
+
+int print_json(const cJSON *json);
+
+#endif
