@@ -9,26 +9,35 @@ static const struct command {
 	const char *name, *arguments, *summary;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "config", CONFIG_OPTIONS_USAGE " [-o text|json] [--reference]",
-	  "print the configuration in force and where each value came from", command_config },
+	{ "run", CONFIG_OPTIONS_USAGE, "the node agent", command_run },
+	{ "status", CONFIG_OPTIONS_USAGE " [--all] [-o text|json]", "the agent's health and the pods of this node",
+	  command_status },
+	{ "explain", CONFIG_OPTIONS_USAGE " [-o text|json] NAMESPACE/POD",
+	  "why a pod is in the mesh or not, and what is wrong with it", command_explain },
+	{ "verify",
+	  CONFIG_OPTIONS_USAGE " [-o text|json] [NAMESPACE/POD] | --netns PATH [--redirect JSON] [--stage full|guard]",
+	  "compare the kernel with what should be there", command_verify },
+	{ "pause", CONFIG_OPTIONS_USAGE " NAMESPACE/POD --for TIME", "leave a pod's rules alone for a time (10m; 0: no longer)",
+	  command_pause },
 	{ "install", CONFIG_OPTIONS_USAGE " [-o text|json]", "put plugin and network configuration in place, once",
 	  command_install },
-	{ "run", CONFIG_OPTIONS_USAGE, "the node agent", command_run },
-	{ "render", "[--redirect JSON] [--stage full|guard]", "print a pod's rules in nft syntax", command_render },
 	{ "uninstall", CONFIG_OPTIONS_USAGE " [--force] [-o text|json] | --all-nodes [--timeout SECONDS]",
-	  "take everything of ours off this node, or remove the DaemonSet and wait until every node is done",
-	  command_uninstall },
-	{ "verify", "--netns PATH [--redirect JSON] [--stage full|guard]",
-	  "compare a namespace's rules with what should be there", command_verify },
-	{ "version", "", "print the version", command_version },
+	  "take everything of ours off this node, or off all nodes", command_uninstall },
+	{ "config", CONFIG_OPTIONS_USAGE " [-o text|json] [--reference]",
+	  "the configuration in force and where each value came from", command_config },
+	{ "render", "[--redirect JSON] [--stage full|guard]", "a pod's rules in nft syntax", command_render },
+	{ "version", "", "the version", command_version },
 };
 
+/* One screen: what each command takes is in its own help. */
 static void print_help(FILE *out)
 {
 	fputs("usage: ambient-installer COMMAND [OPTION...]\n\n", out);
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-		fprintf(out, "  %-10s %s\n             %s\n", commands[i].name, commands[i].summary, commands[i].arguments);
-	fputs("\nExit status: 0 done, 1 failed, 2 usage, 3 a difference or an unhealthy pod was found.\n", out);
+		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+	fputs("\nambient-installer COMMAND --help says more. Exit status: 0 done, 1 failed,\n"
+	      "2 usage, 3 a difference or an unhealthy pod was found.\n",
+	      out);
 }
 
 int main(int argc, char **argv)

@@ -10,11 +10,17 @@ enum exit_status {
 };
 
 int command_config(int argc, char **argv);
+int command_explain(int argc, char **argv);
 int command_install(int argc, char **argv);
+int command_pause(int argc, char **argv);
 int command_render(int argc, char **argv);
+int command_status(int argc, char **argv);
 int command_uninstall(int argc, char **argv);
 int command_verify(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_version(int argc, char **argv);
+
+/* verify with --netns. */
+int verify_namespace(int argc, char **argv);
 
 #endif

@@ -25,8 +25,9 @@ __attribute__((format(printf, 2, 3))) static void advise(struct diagnosis *diagn
 
 static void advise_tunnel_log(struct diagnosis *diagnosis, const cJSON *agent)
 {
-	advise(diagnosis, "kubectl logs -n %s --tail 50 $(kubectl get pods -n %s -l app=ztunnel -o name --field-selector "
-			  "spec.nodeName=%s)",
+	advise(diagnosis,
+	       "kubectl logs -n %s --tail 50 $(kubectl get pods -n %s -l app=ztunnel -o name --field-selector "
+	       "spec.nodeName=%s)",
 	       json_text(agent, "systemNamespace"), json_text(agent, "systemNamespace"), json_text(agent, "node"));
 }
 
@@ -64,15 +65,18 @@ static bool diagnose_listeners(const cJSON *pod, const cJSON *agent, struct diag
 			continue;
 		if (listens(pod, ports[i], "ipv4")) {
 			find(diagnosis,
-			     "The first thing that is wrong: the tunnel listens on port %s for IPv4 only, and IPv6 is redirected "
-			     "too: IPv6 connections of the pod are refused. Either ztunnel's IPV6_ENABLED is off, or the setting "
+			     "The first thing that is wrong: the tunnel listens on port %s for IPv4 only, and IPv6 is "
+			     "redirected "
+			     "too: IPv6 connections of the pod are refused. Either ztunnel's IPV6_ENABLED is off, or the "
+			     "setting "
 			     "redirect.ipv6 should be false.",
 			     ports[i]);
 			advise(diagnosis, "kubectl get daemonset -n %s ztunnel -o yaml | grep -A1 IPV6_ENABLED",
 			       json_text(agent, "systemNamespace"));
 		} else {
 			find(diagnosis,
-			     "The first thing that is wrong: the tunnel has accepted the pod, and nothing listens on port %s in it.",
+			     "The first thing that is wrong: the tunnel has accepted the pod, and nothing listens on port %s "
+			     "in it.",
 			     ports[i]);
 			advise_tunnel_log(diagnosis, agent);
 		}
@@ -95,12 +99,9 @@ static void diagnose_outside(const cJSON *pod, struct diagnosis *diagnosis)
 		return;
 	}
 	find(diagnosis, "It is outside the mesh, as it should be.");
-	/* An opt-out of its own, a sidecar and the like are somebody's will: nothing to advise. */
-	if (!cJSON_GetObjectItemCaseSensitive(json_at(pod, "seen.labels"), "istio.io/dataplane-mode") &&
-	    !cJSON_GetObjectItemCaseSensitive(json_at(pod, "seen.namespaceLabels"), "istio.io/dataplane-mode") &&
-	    !strstr(json_text(pod, "reason"), "excludeNamespaces") && !strstr(json_text(pod, "reason"), "host") &&
-	    !strstr(json_text(pod, "reason"), "ended"))
-		advise(diagnosis, "ambient-installer preview %s   (what a label on its namespace would do)", namespace_name);
+	/* Everything else is somebody's will: an opt-out, a sidecar, an excluded namespace. */
+	if (strncmp(json_text(pod, "reason"), "no enablement", strlen("no enablement")) == 0)
+		advise(diagnosis, "ambient-installer preview %s", namespace_name);
 }
 
 static void diagnose_wanted(const cJSON *pod, const cJSON *agent, struct diagnosis *diagnosis)
@@ -114,17 +115,19 @@ static void diagnose_wanted(const cJSON *pod, const cJSON *agent, struct diagnos
 		find(diagnosis, "The first thing that is missing: %s.",
 		     waiting[0] ? waiting : "the pod's network namespace has not been found");
 		advise(diagnosis, "kubectl describe pod -n %s %s", namespace_name, name);
-	} else if (json_number(pod, "tunnel.connections") == 0 && !json_truth(pod, "tunnel.acknowledged")) {
-		find(diagnosis,
-		     "The first thing that is missing: no tunnel is connected. A ztunnel dials when it has its first configuration "
-		     "from istiod; its traffic goes on as before until then.");
+	} else if (json_number(pod, "tunnel.connections") == 0 && strcmp(json_text(pod, "rules.stage"), "full") != 0) {
+		find(diagnosis, "The first thing that is missing: no tunnel is connected. A ztunnel dials when it has its "
+				"first configuration "
+				"from istiod; the pod's traffic goes on as before until then.");
 		advise(diagnosis, "kubectl get pods -n %s -l app=ztunnel -o wide --field-selector spec.nodeName=%s",
 		       json_text(agent, "systemNamespace"), json_text(agent, "node"));
 	} else if (!json_truth(pod, "tunnel.acknowledged") && strcmp(json_text(pod, "state"), "enabled") != 0) {
-		find(diagnosis, "The first thing that is missing: %s.", waiting[0] ? waiting : "the tunnel has not accepted the pod");
+		find(diagnosis, "The first thing that is missing: %s.",
+		     waiting[0] ? waiting : "the tunnel has not accepted the pod");
 		advise_tunnel_log(diagnosis, agent);
 	} else if (difference[0] || strcmp(json_text(pod, "rules.stage"), "full") != 0) {
-		find(diagnosis, "The first thing that is wrong: %s%s%s.", difference[0] ? "the kernel has something else: " : "",
+		find(diagnosis, "The first thing that is wrong: %s%s%s.",
+		     difference[0] ? "the kernel has something else: " : "",
 		     difference[0] ? difference : "the redirection does not stand in the pod",
 		     json_number(pod, "repairPausedSeconds") > 0 ? "; repair is paused by hand" : "");
 		if (json_number(pod, "repairPausedSeconds") > 0)
@@ -133,19 +136,21 @@ static void diagnose_wanted(const cJSON *pod, const cJSON *agent, struct diagnos
 			advise(diagnosis, "kubectl logs -n %s -l k8s-app=istio-cni-node --tail 1000 | grep 'pod=%s/%s'",
 			       json_text(agent, "installerNamespace"), namespace_name, name);
 	} else if (json_number(pod, "tunnel.connections") == 0) {
-		find(diagnosis,
-		     "The first thing that is wrong: the pod is enrolled and no tunnel is connected to the agent. A tunnel that runs "
-		     "goes on carrying its traffic; one that does not run leaves it without any.");
+		find(diagnosis, "The first thing that is wrong: the pod is enrolled and no tunnel is connected to the agent. A "
+				"tunnel that runs "
+				"goes on carrying its traffic; one that does not run leaves it without any.");
 		advise(diagnosis, "kubectl get pods -n %s -l app=ztunnel -o wide --field-selector spec.nodeName=%s",
 		       json_text(agent, "systemNamespace"), json_text(agent, "node"));
 	} else if (diagnose_listeners(pod, agent, diagnosis)) {
 		return;
 	} else if (!json_truth(pod, "probe")) {
-		find(diagnosis, "The first thing that is wrong: its addresses are not in the host's set: the kubelet's probes are "
-				"redirected too, and fail where policies are strict.");
+		find(diagnosis,
+		     "The first thing that is wrong: its addresses are not in the host's set: the kubelet's probes are "
+		     "redirected too, and fail where policies are strict.");
 		advise(diagnosis, "ambient-installer doctor");
 	} else if (strcmp(json_text(pod, "annotation"), "enabled") != 0) {
-		find(diagnosis, "The first thing that is missing: %s; peers send plain text until the annotation says \"enabled\".",
+		find(diagnosis,
+		     "The first thing that is missing: %s; peers send plain text until the annotation says \"enabled\".",
 		     waiting[0] ? waiting : "the annotation");
 		advise(diagnosis, "kubectl get pod -n %s %s -o jsonpath='{.metadata.annotations}'", namespace_name, name);
 	} else {

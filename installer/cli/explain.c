@@ -112,10 +112,13 @@ static void print_addresses(const cJSON *pod)
 			break;
 		length += (size_t)more;
 	}
-	bool holds = json_truth(pod, "probe");
-	step("probe", holds ? COLOUR_GOOD : json_truth(pod, "wanted") ? COLOUR_WAIT : COLOUR_NONE,
-	     "%s %s the host's set of probed addresses", length ? text : "no address is known, none",
-	     holds ? "stands in" : "is not in");
+	bool holds = json_truth(pod, "probe"), is_one = cJSON_GetArraySize(json_at(pod, "addresses")) == 1;
+	enum colour colour = holds ? COLOUR_GOOD : json_truth(pod, "wanted") ? COLOUR_WAIT : COLOUR_NONE;
+	if (!length)
+		step("probe", colour, "the pod has no address yet");
+	else
+		step("probe", colour, "%s %s in the host's set of pods that the node probes", text,
+		     holds ? (is_one ? "stands" : "stand") : (is_one ? "is not" : "are not"));
 }
 
 static void print_story(const cJSON *pod)
@@ -145,8 +148,10 @@ static void print_story(const cJSON *pod)
 	print_tunnel(pod);
 	print_addresses(pod);
 	step("annotation",
-	     strcmp(annotation, "enabled") == 0 ? COLOUR_GOOD : is_wanted ? COLOUR_WAIT : COLOUR_NONE, ANNOTATION_REDIRECTION "%s%s",
-	     annotation[0] ? ": " : " is not there: peers send plain text", annotation);
+	     strcmp(annotation, "enabled") == 0 ? COLOUR_GOOD
+	     : is_wanted			? COLOUR_WAIT
+						: COLOUR_NONE,
+	     ANNOTATION_REDIRECTION "%s%s", annotation[0] ? ": " : " is not there: peers send plain text", annotation);
 	if (json_number(pod, "repairPausedSeconds") > 0)
 		step("repair", COLOUR_WAIT, "paused by hand for another %s",
 		     print_seconds((long)json_number(pod, "repairPausedSeconds"), age));

@@ -33,8 +33,10 @@ static int parse_time(const char *text, struct error *error, long *ret_seconds)
 			return 0;
 		}
 	}
-	return error_say(error, EINVAL, "--for: expected a time like 90s, 10m or 2h, at most 24h, or 0 to end a pause; found "
-					"\"%.32s\"", text);
+	return error_say(error, EINVAL,
+			 "--for: expected a time like 90s, 10m or 2h, at most 24h, or 0 to end a pause; found "
+			 "\"%.32s\"",
+			 text);
 }
 
 int command_pause(int argc, char **argv)

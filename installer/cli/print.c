@@ -18,8 +18,8 @@ static bool is_coloured(void)
 const char *colour_begin(enum colour colour)
 {
 	static const char *const codes[] = {
-		[COLOUR_NONE] = "",	       [COLOUR_GOOD] = "\033[32m", [COLOUR_WAIT] = "\033[33m",
-		[COLOUR_BAD] = "\033[1;31m", [COLOUR_SOFT] = "\033[2m",	   [COLOUR_STRONG] = "\033[1m",
+		[COLOUR_NONE] = "",	     [COLOUR_GOOD] = "\033[32m", [COLOUR_WAIT] = "\033[33m",
+		[COLOUR_BAD] = "\033[1;31m", [COLOUR_SOFT] = "\033[2m",	 [COLOUR_STRONG] = "\033[1m",
 	};
 	return is_coloured() ? codes[colour] : "";
 }
@@ -31,8 +31,8 @@ const char *colour_end(enum colour colour)
 
 enum colour colour_of_state(const char *state)
 {
-	return strcmp(state, "enabled") == 0						  ? COLOUR_GOOD
-	       : strcmp(state, "failed") == 0						  ? COLOUR_BAD
+	return strcmp(state, "enabled") == 0					  ? COLOUR_GOOD
+	       : strcmp(state, "failed") == 0					  ? COLOUR_BAD
 	       : strcmp(state, "pending") == 0 || strcmp(state, "releasing") == 0 ? COLOUR_WAIT
 										  : COLOUR_NONE;
 }

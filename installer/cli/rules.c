@@ -1,4 +1,4 @@
-/* render, verify and version: what needs no running agent. */
+/* render, verify --netns and version: what needs no running agent. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -85,7 +85,7 @@ int command_render(int argc, char **argv)
 	return EXIT_STATUS_DONE;
 }
 
-int command_verify(int argc, char **argv)
+int verify_namespace(int argc, char **argv)
 {
 	struct arguments arguments;
 	struct error error = { 0 };

@@ -61,7 +61,8 @@ static void print_agent(const cJSON *agent)
 	print_line("plugin", json_truth(agent, "plugin.listens"), "its socket in %s %s", json_text(agent, "plugin.runDir"),
 		   json_truth(agent, "plugin.listens") ? "listens" : "does not listen");
 	if (!installs)
-		print_line("host", json_truth(agent, "host.rules"), "the plugin is left to somebody else (host.install is false)");
+		print_line("host", json_truth(agent, "host.rules"),
+			   "the plugin is left to somebody else (host.install is false)");
 	else if (json_truth(agent, "host.ready"))
 		print_line("host", true, "plugin in place, %s names it", json_text(agent, "host.file"));
 	else
@@ -70,8 +71,8 @@ static void print_agent(const cJSON *agent)
 		print_line("probes", false, "the host's rules for probes do not stand");
 	print_line("pods", json_number(agent, "pods.failed") == 0,
 		   "%g enabled, %g pending, %g releasing, %g failed, %g outside the mesh", json_number(agent, "pods.enabled"),
-		   json_number(agent, "pods.pending"), json_number(agent, "pods.releasing"),
-		   json_number(agent, "pods.failed"), json_number(agent, "pods.none"));
+		   json_number(agent, "pods.pending"), json_number(agent, "pods.releasing"), json_number(agent, "pods.failed"),
+		   json_number(agent, "pods.none"));
 }
 
 static const char *why(const cJSON *pod)
@@ -163,8 +164,10 @@ int command_status(int argc, char **argv)
 	if (admin_find(&config_options, &error, &admin) < 0 || admin_get(&admin, "/status", &error, &agent) < 0 ||
 	    admin_get(&admin, "/pods", &error, &pods) < 0)
 		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+	bool needs_tunnel = json_number(agent, "pods.enabled") + json_number(agent, "pods.pending") > 0;
+	bool has_tunnel = cJSON_GetArraySize(json_at(agent, "tunnel.connections")) > 0;
 	bool is_well = json_truth(agent, "ready") && json_number(agent, "pods.failed") == 0 &&
-		       json_number(agent, "pods.pending") == 0;
+		       json_number(agent, "pods.pending") == 0 && (has_tunnel || !needs_tunnel);
 	if (is_json) {
 		cleanup_cjson cJSON *both = cJSON_CreateObject();
 		if (!cJSON_AddItemReferenceToObject(both, "agent", agent) ||
