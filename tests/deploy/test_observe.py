@@ -17,6 +17,7 @@ AGENT = f'job="istio-system/istio-cni-node", {NODE}'
 HEALTHY = {
     f'up{{{AGENT}}}': "1x60",
     f'istio_cni_install_ready{{{AGENT}}}': "1x60",
+    f'ambient_cni_ready{{{AGENT}}}': "0x3 1x57",  # while it starts
     f'ambient_cni_build_info{{{AGENT}, version="1"}}': "1x60",
     f'ambient_cni_tunnel_connections{{{AGENT}}}': "1x60",
     f'ambient_cni_pods{{{AGENT}, state="enabled"}}': "40x60",
@@ -43,6 +44,7 @@ HEALTHY = {
 # What goes wrong, put over the healthy series, and the labels with which the alert fires.
 TROUBLE = {
     "AmbientCNIAgentDown": ({f'up{{{AGENT}}}': "0x60"}, {}),
+    "AmbientCNINotReady": ({f'ambient_cni_ready{{{AGENT}}}': "0x60"}, {}),
     "AmbientCNINotInstalled": ({f'istio_cni_install_ready{{{AGENT}}}': "0x60"}, {}),
     "AmbientCNIConfigurationFight": (
         {f'ambient_cni_host_installs_total{{{AGENT}, file="configuration", result="written"}}': "1+1x60"}, {}),
