@@ -61,8 +61,9 @@ struct kube_watch {
 	bool in_list; /* list_started has been said, list_finished has not */
 	struct evbuffer *lines;
 	struct kube_list_scanner scanner;
-	struct error broken; /* why the answer under way is of no use */
-	bool is_expired;     /* 410: its state is gone */
+	struct error broken;   /* why the answer under way is of no use */
+	bool is_expired;       /* 410: its state is gone */
+	uint64_t expired_when; /* the last time that it was; 0: never */
 
 	bool is_in_trouble;
 	struct error said; /* logged last */
@@ -171,6 +172,19 @@ static void try_soon(struct kube_watch *watch, const struct error *error)
 	log_write(watch->log, LOG_LEVEL_DEBUG, NULL, "watching %s goes on anew: %s", kind_names[watch->kind], error->message);
 	unsigned pause = watch->timing.backoff_milliseconds;
 	arm(watch, pause / 5 + arc4random_uniform(pause + 1));
+}
+
+/* The state that we were at is gone, and everything is listed anew. The server that says so is well again, however often it was
+ * tried before; only one that says so again and again is not. */
+static void list_soon(struct kube_watch *watch, const struct error *error)
+{
+	uint64_t now = now_milliseconds();
+	if (!watch->expired_when || now - watch->expired_when >= SETTLED_MILLISECONDS)
+		watch->failures = 0;
+	watch->expired_when = now;
+	watch->reads_consistently = true;
+	list_again(watch);
+	try_soon(watch, error);
 }
 
 /* ---- Objects. ---- */
@@ -320,12 +334,10 @@ static void give_up(struct kube_watch *watch, const struct error *error)
 		return;
 	}
 	kube_client_statistics(watch->client)->watch_restarts++;
-	if (watch->is_expired) {
-		watch->reads_consistently = true;
-		try_soon(watch, &copy);
-	} else {
+	if (watch->is_expired)
+		list_soon(watch, &copy);
+	else
 		try_later(watch, 0, &copy);
-	}
 }
 
 static void begun(void *data)
@@ -421,11 +433,9 @@ static void ended(void *data, int status, const cJSON *object, unsigned retry_af
 	}
 	kube_client_statistics(watch->client)->watch_restarts++;
 	if (status == 410) {
-		/* The state that we were at is gone; of a list in pages even the read that it began with. */
+		/* Of a list in pages even the read that it began with. */
 		watch->is_whole = watch->continue_token != NULL;
-		watch->reads_consistently = true;
-		list_again(watch);
-		try_soon(watch, error);
+		list_soon(watch, error);
 		return;
 	}
 	/* A page that failed is asked for again, and so is a watch; unless we are at a place that there is not. */

@@ -41,6 +41,22 @@ def test_what_happened_during_a_break_is_gone(server, synced, as_event):
     assert "trouble" not in synced.told("pod"), "an expired version is everyday life"
 
 
+@pytest.mark.parametrize("as_event", [True, False])
+def test_a_server_that_was_away_and_has_forgotten(server, synced, as_event):
+    """Seen on a real node: the pauses of the outage went on growing after the API server was back, since it answered by 410."""
+    server.gone_as_event = as_event
+    with server.changed:
+        server.fail("GET .*/pods.*watch", 503, times=4)
+        server.order_watchers("close", "pods")
+        server.delete_pod("shop", "cart")
+        server.compact()
+    assert "503" in synced.next(told="trouble", kind="pod")["reason"]
+    synced.next(told="list_finished", kind="pod")
+    reasons = [line["reason"] for line in synced.lines if line["told"] == "trouble" and line["kind"] == "pod"]
+    assert not [reason for reason in reasons if "410" in reason or "too old" in reason], "that is no failed try"
+    change_is_seen(server, synced)
+
+
 def test_an_expired_watch_lists_in_pages_read_consistently(server, start):
     server.streaming_lists = False
     for number in range(5):
