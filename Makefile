@@ -59,7 +59,8 @@ PLUGIN_OBJECTS = $(call objects,$(PLUGIN_SOURCES))
 INSTALLER_PROTOS = $(wildcard installer/*/*.proto)
 INSTALLER_OBJECTS = $(call objects,$(INSTALLER_SOURCES)) $(patsubst %.proto,$(BUILD)/objects/%.pb-c.o,$(INSTALLER_PROTOS))
 UNIT_PROGRAMS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
-TOOL_PROGRAMS = $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SOURCES))
+TOOL_PROGRAMS = $(patsubst tests/tools/%.c,$(BUILD)/tests/%,$(TOOL_SOURCES)) \
+	$(patsubst tests/preload/%.c,$(BUILD)/tests/%.so,$(wildcard tests/preload/*.c))
 BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(BENCH_SOURCES))
 FUZZ_PROGRAMS = $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 
@@ -128,6 +129,11 @@ $(BUILD)/fuzz/%: $(BUILD)/objects/tests/fuzz/%.o $(FUZZ_DRIVER) $(BUILD)/libtest
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $(if $(FUZZER),-fsanitize=fuzzer) $(addprefix -Wl$(comma)--wrap=,$(FUZZ_WRAPS_$*)) \
 		$(if $(FUZZER),$(filter-out %/replay.o,$^),$^) $(INSTALLER_LIBS) -o $@
+
+# What tests load into a program that is built without them in mind.
+$(BUILD)/tests/%.so: tests/preload/%.c
+	@mkdir -p $(@D)
+	$(CC) -D_GNU_SOURCE -std=gnu17 $(WARNINGS) -O1 -fPIC -shared $< -o $@
 
 # The floor of every start: static, whatever the rest is.
 $(BUILD)/bench/nothing: tests/bench/nothing.c

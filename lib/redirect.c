@@ -247,6 +247,21 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 
 	if (ruleset_make(redirect, stage, error, &ruleset) < 0)
 		return -1;
+	if (stage == REDIRECT_STAGE_GUARD) {
+		/* The table is what a look finds: first in, last out, so that nothing is overlooked whenever we are killed.
+		 * Without redirects nothing needs the routes yet. */
+		if (commit_table(session, &ruleset, error, &before) < 0)
+			return -1;
+		if (route_add_missing(session->route, redirect->ipv6, error, &added) == 0)
+			return 0;
+		if (!before.has_table) {
+			struct standing now;
+			route_take_back(session->route, &added, NULL);
+			commit_table(session, NULL, NULL, &now);
+		}
+		return -1;
+	}
+	/* With redirects and without routes a connection would hang. */
 	if (route_add_missing(session->route, redirect->ipv6, error, &added) < 0 ||
 	    commit_table(session, &ruleset, error, &before) < 0) {
 		/* Half of it may stand. Where our table stands the routes belong to it; what somebody else had there stays. */
@@ -266,9 +281,9 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 int redirect_remove(struct redirect_session *session, struct error *error)
 {
 	struct standing before;
-	if (commit_table(session, NULL, error, &before) < 0)
+	if (route_remove(session->route, error) < 0)
 		return -1;
-	return route_remove(session->route, error);
+	return commit_table(session, NULL, error, &before);
 }
 
 const char *redirect_outcome_name(enum redirect_outcome outcome)

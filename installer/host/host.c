@@ -16,6 +16,7 @@
 #include "ambient/cleanup.h"
 #include "installer/host/binary.h"
 #include "installer/host/configuration.h"
+#include "installer/host/options.h"
 #include "installer/host/replace.h"
 
 /* Milliseconds. */
@@ -99,70 +100,6 @@ static long now(void)
 	struct timespec time;
 	clock_gettime(CLOCK_BOOTTIME, &time);
 	return time.tv_sec * 1000 + time.tv_nsec / 1000000 + 1;
-}
-
-static void options_clear(struct host_options *options)
-{
-	free((char *)options->bin_dir);
-	free((char *)options->conf_dir);
-	free((char *)options->bin_source);
-	free((char *)options->conf_file);
-	free((char *)options->own_config_file);
-	free((char *)options->results_dir);
-	cJSON_Delete((cJSON *)options->plugin);
-	*options = (struct host_options){ 0 };
-}
-
-static bool copy_text(const char **to, const char *from)
-{
-	*to = from ? strdup(from) : NULL;
-	return !from || *to;
-}
-
-static int options_copy(const struct host_options *from, struct error *error, struct host_options *ret_options)
-{
-	struct host_options copy = { .conf_mode = from->conf_mode,
-				     .chained = from->chained,
-				     .own_config = from->own_config,
-				     .plugin = from->plugin ? cJSON_Duplicate(from->plugin, true) : cJSON_CreateObject() };
-	if (!copy_text(&copy.bin_dir, from->bin_dir) || !copy_text(&copy.conf_dir, from->conf_dir) ||
-	    !copy_text(&copy.bin_source, from->bin_source) || !copy_text(&copy.conf_file, from->conf_file) ||
-	    !copy_text(&copy.own_config_file, from->own_config_file) || !copy_text(&copy.results_dir, from->results_dir) ||
-	    !copy.plugin) {
-		options_clear(&copy);
-		return error_set(error, ENOMEM, "cannot keep the host's options");
-	}
-	*ret_options = copy;
-	return 0;
-}
-
-static bool is_file_name(const char *name)
-{
-	const char *extension = name ? strrchr(name, '.') : NULL;
-	return extension && !strchr(name, '/') && strlen(name) < 200 &&
-	       (strcmp(extension, ".conf") == 0 || strcmp(extension, ".conflist") == 0 || strcmp(extension, ".json") == 0);
-}
-
-static int options_check(const struct host_options *options, struct error *error)
-{
-	bool has_conf_file = options->conf_file && options->conf_file[0] != '\0';
-	bool needs_own = options->chained ? options->own_config : !has_conf_file;
-	if (has_conf_file && !is_file_name(options->conf_file))
-		return error_set(error, 0,
-				 "host.confFile: expected the name of a file without a directory, that ends with .conf, "
-				 ".conflist or .json, "
-				 "found \"%.64s\"",
-				 options->conf_file);
-	if (needs_own && !is_file_name(options->own_config_file))
-		return error_set(error, 0,
-				 "host.ownConfigFile: expected the name of a file without a directory, that ends with "
-				 ".conflist, found \"%.64s\"",
-				 options->own_config_file ? options->own_config_file : "");
-	const char *extension = needs_own ? strrchr(options->own_config_file, '.') : NULL;
-	if (options->chained && extension && strcmp(extension, ".conflist") != 0)
-		return error_set(error, 0, "host.ownConfigFile: expected a name that ends with .conflist, found \"%.64s\"",
-				 options->own_config_file);
-	return 0;
 }
 
 static void tell(struct host *host, enum log_level level, const char *reason, const char *message)
@@ -471,7 +408,7 @@ static struct host *make(const struct host_options *options, const struct host_c
 	*host = (struct host){ .data = data, .inotify = -1, .bin_watch = -1, .conf_watch = -1 };
 	if (callbacks)
 		host->callbacks = *callbacks;
-	if (options_check(options, error) < 0 || options_copy(options, error, &host->options) < 0) {
+	if (host_options_check(options, error) < 0 || host_options_copy(options, error, &host->options) < 0) {
 		host_free(host);
 		return NULL;
 	}
@@ -517,16 +454,16 @@ void host_free(struct host *host)
 		close(host->inotify);
 	for (size_t i = 0; i < TOLD_MAX; i++)
 		free(host->told[i].text);
-	options_clear(&host->options);
+	host_options_clear(&host->options);
 	free(host);
 }
 
 int host_change(struct host *host, const struct host_options *options, struct error *error)
 {
 	struct host_options copy;
-	if (options_check(options, error) < 0 || options_copy(options, error, &copy) < 0)
+	if (host_options_check(options, error) < 0 || host_options_copy(options, error, &copy) < 0)
 		return -1;
-	options_clear(&host->options);
+	host_options_clear(&host->options);
 	host->options = copy;
 	host->seen.is_good = false;
 	memset(host->writes, 0, sizeof host->writes);

@@ -9,7 +9,7 @@
  *   runtime_order.c  which configuration a runtime would use
  *   conflist.c       editing a configuration: in, out, a copy with us, a stand-alone one
  *   configuration.c  one look at the configuration directory: what is to be done, and doing it
- *   host.c           the directories watched, at a bounded rate
+ *   host.c           the directories watched, at a bounded rate; options.c its options
  *   uninstall.c      both away again, in the order in which no runtime misses anything
  *
  * Nothing here knows Kubernetes, the mesh or the configuration file: options come as a plain struct. */

@@ -238,6 +238,7 @@ static void prune(struct mesh *mesh)
 	if (probe_set_prune(mesh->probes, &error) < 0 ||
 	    (mesh->aws && aws_branch_eni_prune(mesh->aws, is_enrolled_address, mesh, &error) < 0))
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+	mesh_take_over_host(mesh);
 }
 
 static void run(evutil_socket_t fd, short what, void *data)

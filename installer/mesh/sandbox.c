@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/nft.h"
 #include "installer/mesh/state.h"
 
 #define CLOSE_AFTER 1.0
@@ -91,7 +92,7 @@ static void changed(void *data, const struct drift *drift)
 int sandbox_look(struct mesh_pod *pod, struct error *error)
 {
 	struct sandbox *sandbox = &pod->sandbox;
-	if (redirect_look(sandbox->session, error, &sandbox->standing) < 0)
+	if (redirect_look(sandbox->session, error, &sandbox->standing) < 0 || sandbox_take_over(pod, error) < 0)
 		return -1;
 	sandbox->is_looked_at = true;
 	/* What exactly stands is not known: the first comparison tells. */
@@ -116,6 +117,8 @@ int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error)
 	if (drift_watch_new(mesh->base, copy, changed, pod, error, &watch) < 0)
 		return -1;
 	sandbox_let_go(pod);
+	if (id.device != sandbox->id.device || id.inode != sandbox->id.inode)
+		sandbox->is_taken_over = false;
 	sandbox->id = id;
 	sandbox->netns = steal_fd(&copy);
 	sandbox->session = steal_pointer(session);
@@ -147,6 +150,8 @@ void sandbox_let_go(struct mesh_pod *pod)
 	struct sandbox *sandbox = &pod->sandbox;
 	drift_watch_free(sandbox->watch);
 	sandbox->watch = NULL;
+	nft_socket_close(sandbox->taken_over);
+	sandbox->taken_over = NULL;
 	sandbox_close_later(pod->mesh, sandbox->session);
 	sandbox->session = NULL;
 	if (sandbox->netns >= 0)
@@ -195,6 +200,8 @@ int sandbox_remove(struct mesh_pod *pod, struct error *error)
 		return -1;
 	pod->sandbox.standing = REDIRECT_STANDING_NOTHING;
 	pod->sandbox.is_suspect = false;
+	/* It was ours from its ADD on, or was looked at. */
+	pod->sandbox.is_taken_over = true;
 	mesh_remember_enrolled(pod->mesh);
 	return 0;
 }

@@ -32,8 +32,10 @@ struct sandbox {
 	bool is_looked_at;		 /* false: standing is not known */
 	bool is_suspect;		 /* somebody else changed something there: compare */
 	enum drift_kind suspicion;
-	struct redirect in_force; /* what the rules say, while standing is not NOTHING */
-	time_t verified;	  /* CLOCK_REALTIME of the last look at the kernel that agreed; 0: never */
+	struct redirect in_force;      /* what the rules say, while standing is not NOTHING */
+	time_t verified;	       /* CLOCK_REALTIME of the last look at the kernel that agreed; 0: never */
+	bool is_taken_over;	       /* this namespace was looked at for rules of istio-cni */
+	struct nft_socket *taken_over; /* that removed them: closed as late as the session; NULL: none */
 };
 
 enum pod_tunnel {
@@ -233,6 +235,10 @@ void sandbox_forget(struct mesh_pod *pod);
 int sandbox_look(struct mesh_pod *pod, struct error *error);
 int sandbox_apply(struct mesh_pod *pod, enum redirect_stage stage, const struct redirect *redirect, struct error *error);
 int sandbox_remove(struct mesh_pod *pod, struct error *error);
+/* take_over.c: rules of istio-cni in the sandbox become ours; none there is no error. And those on the host, said in the log.
+ */
+int sandbox_take_over(struct mesh_pod *pod, struct error *error);
+void mesh_take_over_host(struct mesh *mesh);
 /* Compares and puts right what somebody else changed. */
 int sandbox_repair(struct mesh_pod *pod, struct error *error);
 void sandbox_close_later(struct mesh *mesh, struct redirect_session *session);

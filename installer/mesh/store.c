@@ -405,6 +405,8 @@ void mesh_list_finished(void *data, enum source_kind kind)
 		mesh_decide(pod);
 		mesh_queue(pod);
 	}
+	/* A pod that was on its way out when an earlier run ended may be out: the file still names it. */
+	mesh_remember_enrolled(mesh);
 	mesh_arrivals_look(mesh);
 	mesh_consider_snapshot(mesh);
 }

@@ -172,12 +172,14 @@ class Node:
         if tunnel:
             self.connect()
 
+    def write_beside(self, name, text, folder=None):
+        temporary = self.folder / (name + ".new")
+        temporary.write_text(text)
+        temporary.rename((folder or self.folder) / name)
+
     # The folder.
     def write(self, name, objects):
-        path = self.objects / name
-        temporary = self.folder / (name + ".new")
-        temporary.write_text(json.dumps(objects))
-        temporary.rename(path)
+        self.write_beside(name, json.dumps(objects), self.objects)
 
     def unlink(self, name):
         (self.objects / name).unlink()
@@ -216,6 +218,31 @@ class Node:
                                           preexec_fn=die_with_parent, env={**os.environ, **environment})
         if wait:
             self.log_has("listed ")
+
+    def start_to_stop_at(self, step, **more):
+        """The agent, to be killed after so many steps from `stop_now` on (tests/preload/stop_at.c)."""
+        for path in (self.folder / "stop", self.folder / "stop.steps"):
+            path.unlink(missing_ok=True)
+        self.step = step
+        self.start(LD_PRELOAD=str(BUILD / "tests" / "stop_at.so"), AMBIENT_STOP_FILE=str(self.folder / "stop"),
+                   ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", **more)
+
+    def stop_now(self):
+        self.write_beside("stop", str(self.step))
+
+    def steps(self):
+        path = self.folder / "stop.steps"
+        return path.read_text().split("\n")[:-1] if path.exists() else []
+
+    def was_killed(self, seconds=5):
+        """Waits for the step that kills; False: it never came."""
+        try:
+            self.agent.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        assert self.agent.returncode == -signal.SIGKILL, self.log()
+        self.agent = None
+        return True
 
     def log_has(self, text, seconds=10):
         """Waits for a text in what the agent has logged since its start; returns all of that."""
@@ -265,6 +292,11 @@ class Node:
         eventually(self.tunnel_path.exists, what=self.log)
         self.tunnel = Tunnel(self.tunnel_path, listeners=self.has_listeners).start()
         self.tunnel.wait(lambda: self.tunnel.is_connected)
+
+    def enrolled(self):
+        """Uids of the pods that a restart would know."""
+        path = self.run_dir / "enrolled.json"
+        return {pod["uid"] for pod in json.loads(path.read_text())["pods"]} if path.exists() else set()
 
     def probes(self):
         """Addresses in the host's sets."""

@@ -202,7 +202,7 @@ class Demonstration:
             except OSError as error:
                 report.seen(isinstance(error, ConnectionRefusedError), f"guard: {show(cart.addresses[family], 15001)}: {error}")
         answer = ask_name(cart.netns, NAME_SERVER, False)
-        heard = machine.tunnel.matching(lambda event: event["event"] == "dns")
+        heard = machine.tunnel.wait(lambda event: event["event"] == "dns")
         report.seen(answer is not None and bool(heard), f"DNS (15053): the tunnel answered {answer}")
 
     def add_new(self):

@@ -69,7 +69,8 @@ def test_not_ready_says_why(tmp_path):
     node = Node(tmp_path, start=False, tunnel=False, settings=PORTS)
     try:
         node.objects.rename(node.folder / "away")
-        node.start()
+        node.start(wait=False)
+        eventually((node.run_dir / "admin.sock").exists, what=node.log)
         answer, text = ask(node, 8000, "/readyz")
         assert answer.status == 503 and "have not been listed yet" in text and "objects" in text
         assert ask(node, 8000, "/healthz")[0].status == 200
@@ -262,7 +263,7 @@ def test_the_socket_goes_with_its_agent_and_is_left_to_a_successor(tmp_path):
         eventually(lambda: path.stat().st_ino != first)
         predecessor.terminate()
         predecessor.wait(10)
-        assert node.answers()
+        assert node.get("/status")
         node.stop()
         assert not path.exists()
     finally:
