@@ -244,19 +244,11 @@ static bool ask_tunnel(struct mesh_arrival *arrival)
 			 arrival->mesh->settings.selection.system_namespace);
 		return true;
 	}
-	const struct tunnel_workload workload = {
-		.uid = pod->uid,
-		.name = pod->name,
-		.namespace_name = pod->namespace_name,
-		.service_account = pod->service_account,
-		.netns = pod->sandbox.netns,
-	};
 	snprintf(arrival->waits_for, sizeof arrival->waits_for, "the tunnel did not answer");
-	if (tunnel_add(arrival->mesh->tunnel, &workload, &error) < 0) {
+	if (mesh_tunnel_add(pod, &error) < 0) {
 		finish(arrival, CNI_TUNNEL_REFUSED, error.message);
 		return false;
 	}
-	pod->tunnel = POD_TUNNEL_ADDING;
 	return true;
 }
 

@@ -132,6 +132,23 @@ static bool step_rules(struct mesh_pod *pod)
 	return true;
 }
 
+int mesh_tunnel_add(struct mesh_pod *pod, struct error *error)
+{
+	const struct tunnel_workload workload = {
+		.uid = pod->uid,
+		.name = pod->name,
+		.namespace_name = pod->namespace_name,
+		.service_account = pod->service_account,
+		.netns = pod->sandbox.netns,
+	};
+	if (tunnel_add(pod->mesh->tunnel, &workload, error) < 0)
+		return -1;
+	pod->tunnel = POD_TUNNEL_ADDING;
+	pod->is_in_snapshot = false;
+	pod->adds_unanswered++;
+	return 0;
+}
+
 static bool step_tunnel(struct mesh_pod *pod)
 {
 	struct error error = { 0 };
@@ -141,17 +158,7 @@ static bool step_tunnel(struct mesh_pod *pod)
 	if (pod->tunnel == POD_TUNNEL_ADDING || tunnel_connections(pod->mesh->tunnel) == 0 ||
 	    !may_try(pod, METRICS_STEP_TUNNEL))
 		return false;
-	const struct tunnel_workload workload = {
-		.uid = pod->uid,
-		.name = pod->name,
-		.namespace_name = pod->namespace_name,
-		.service_account = pod->service_account,
-		.netns = pod->sandbox.netns,
-	};
-	if (tunnel_add(pod->mesh->tunnel, &workload, &error) < 0)
-		return failed(pod, METRICS_STEP_TUNNEL, &error);
-	pod->tunnel = POD_TUNNEL_ADDING;
-	return false;
+	return mesh_tunnel_add(pod, &error) < 0 ? failed(pod, METRICS_STEP_TUNNEL, &error) : false;
 }
 
 static void step_annotation(struct mesh_pod *pod)
@@ -344,6 +351,11 @@ void mesh_reconcile(struct mesh_pod *pod)
 	 * be passed over. */
 	if (!mesh->is_kernel_seen && !is_kept)
 		return;
+	/* The loop's clock stands still while callbacks run, so that a timer can come before its time: then nothing is tried
+	 * yet, and without another one nothing ever would be. */
+	double early = pod->retry_after > 0 ? pod->retry_after - mesh_now() : 0;
+	if (early > 0)
+		mesh_queue_after(pod, early);
 	enum mesh_state state = mesh_state_of(pod);
 	if (state != pod->shown_state) {
 		pod->shown_state = state;
@@ -373,7 +385,12 @@ void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char 
 		}
 		return;
 	}
+	if (kind == TUNNEL_ADD && pod->adds_unanswered > 0)
+		pod->adds_unanswered--;
 	if (pod->tunnel != POD_TUNNEL_ADDING || outcome == TUNNEL_SUPERSEDED)
+		return;
+	/* What an earlier one is answered with, maybe of another sandbox, says nothing of the last. */
+	if ((kind == TUNNEL_SNAPSHOT_ADD) != pod->is_in_snapshot || (kind == TUNNEL_ADD && pod->adds_unanswered > 0))
 		return;
 	switch (outcome) {
 	case TUNNEL_ACCEPTED:
@@ -424,8 +441,10 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 		}
 		count++;
 		/* A Keep is not answered: the pod's Add follows when its namespace is found. */
-		if (workload.netns >= 0)
+		if (workload.netns >= 0) {
 			pod->tunnel = POD_TUNNEL_ADDING;
+			pod->is_in_snapshot = true;
+		}
 	}
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a tunnel connected and is told of %zu pods", count);
 }

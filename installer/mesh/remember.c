@@ -3,7 +3,8 @@
  *   runDir/enrolled.json   pods that have rules of ours: so that the tunnel can be told of them while the API is away. What is
  *                          really there is read from the kernel.
  *   runDir/outside.json    namespaces outside the mesh: read by the plugin while the agent is away (ambient/outside.h)
- *   runDir/attachments/    what ADDs brought: written in arrival.c, read here
+ *   runDir/attachments/    what ADDs brought: written in arrival.c, read here; and, when a pod that had an ADD enters or leaves
+ *                          the mesh later, made true again, for the plugin's CHECK and DEL
  *
  * Files are written a moment after something changed, together. One that can't be understood is set aside and made anew. */
 #include <errno.h>
@@ -98,6 +99,62 @@ static int save_outside(struct mesh *mesh, struct error *error)
 	return outside_write(mesh->settings.run_dir, &outside, error);
 }
 
+/* Attachments that do not say any more what stands in their pods. */
+struct untrue {
+	const struct mesh *mesh;
+	struct attachment *attachments;
+	size_t count;
+};
+
+static int collect_untrue(void *data, struct attachment *attachment, struct error *error)
+{
+	struct untrue *untrue = data;
+	const struct mesh_pod *pod = attachment->pod_uid ? mesh_find_pod(untrue->mesh, attachment->pod_uid) : NULL;
+	/* While an ADD is under way it writes them itself. */
+	if (!pod || !pod->is_attachment_stale || pod->arrival || !pod->sandbox.container_id ||
+	    strcmp(pod->sandbox.container_id, attachment->container_id) != 0)
+		return 0;
+	bool is_enrolled = pod->sandbox.standing == REDIRECT_STANDING_FULL;
+	if (attachment->is_enrolled == is_enrolled &&
+	    (!is_enrolled || redirect_equal(&attachment->redirect, &pod->sandbox.in_force)))
+		return 0;
+	struct attachment *grown = reallocarray(untrue->attachments, untrue->count + 1, sizeof *grown);
+	if (!grown)
+		return error_set(error, ENOMEM, "cannot write attachments");
+	untrue->attachments = grown;
+	attachment->is_enrolled = is_enrolled;
+	redirect_clear(&attachment->redirect);
+	if (is_enrolled && redirect_copy(&pod->sandbox.in_force, error, &attachment->redirect) < 0)
+		return -1;
+	untrue->attachments[untrue->count++] = *attachment;
+	*attachment = (struct attachment){ 0 };
+	return 0;
+}
+
+static int save_attachments(struct mesh *mesh, struct error *error)
+{
+	struct untrue untrue = { .mesh = mesh };
+	struct mesh_pod *pod;
+	bool is_any = false;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	is_any |= pod->is_attachment_stale && pod->sandbox.container_id;
+	int result = is_any ? attachment_list(mesh->settings.run_dir, collect_untrue, NULL, &untrue, error) : 0;
+	for (size_t i = 0; i < untrue.count; i++) {
+		if (result == 0)
+			result = attachment_write(mesh->settings.run_dir, &untrue.attachments[i], error);
+		attachment_clear(&untrue.attachments[i]);
+	}
+	free(untrue.attachments);
+	if (result < 0)
+		return -1;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (!pod->arrival)
+			pod->is_attachment_stale = false;
+	}
+	return 0;
+}
+
 static void report(struct mesh *mesh, struct error *error)
 {
 	mesh->settings.metrics->reconcile_errors[METRICS_STEP_STATE]++;
@@ -116,7 +173,7 @@ void mesh_save(evutil_socket_t fd, short what, void *data)
 	if (mesh->is_stopped || !mesh_is_synced(mesh))
 		return;
 	if (mesh->is_enrolled_dirty) {
-		mesh->is_enrolled_dirty = save_enrolled(mesh, &error) < 0;
+		mesh->is_enrolled_dirty = save_enrolled(mesh, &error) < 0 || save_attachments(mesh, &error) < 0;
 		if (mesh->is_enrolled_dirty)
 			report(mesh, &error);
 	}
@@ -182,6 +239,7 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 		pod = mesh_add_pod(mesh, attachment->pod_uid, attachment->pod_namespace, attachment->pod_name, "default");
 	if (!pod)
 		return 0;
+	pod->is_attachment_stale = true;
 	/* Of two sandboxes of a pod, the one that is alive is meant. */
 	if (pod->sandbox.container_id && strcmp(pod->sandbox.container_id, attachment->container_id) != 0 &&
 	    leads_there(pod->sandbox.netns_path, pod->sandbox.id))

@@ -190,6 +190,7 @@ int sandbox_apply(struct mesh_pod *pod, enum redirect_stage stage, const struct 
 	sandbox->standing = stage == REDIRECT_STAGE_FULL ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
 	sandbox->is_suspect = false;
 	sandbox->verified = time(NULL);
+	pod->is_attachment_stale = true;
 	mesh_remember_enrolled(pod->mesh);
 	return 0;
 }
@@ -202,6 +203,7 @@ int sandbox_remove(struct mesh_pod *pod, struct error *error)
 	pod->sandbox.is_suspect = false;
 	/* It was ours from its ADD on, or was looked at. */
 	pod->sandbox.is_taken_over = true;
+	pod->is_attachment_stale = true;
 	mesh_remember_enrolled(pod->mesh);
 	return 0;
 }

@@ -70,13 +70,16 @@ struct mesh_pod {
 
 	/* As it is. */
 	struct sandbox sandbox;
-	bool is_torn_down;  /* its sandbox was removed: no namespace is looked for until an ADD brings one */
-	bool is_remembered; /* an earlier run of the agent had it enrolled, and the source has not shown it yet */
-	bool is_enrolled;   /* the redirects stood while the tunnel had accepted: in force until it is released */
+	bool is_attachment_stale; /* its attachment may say something else than what stands */
+	bool is_torn_down;	  /* its sandbox was removed: no namespace is looked for until an ADD brings one */
+	bool is_remembered;	  /* an earlier run of the agent had it enrolled, and the source has not shown it yet */
+	bool is_enrolled;	  /* the redirects stood while the tunnel had accepted: in force until it is released */
 	bool is_releasing;
 	bool is_stranded; /* mesh_release_all could not take its annotation off: it stays enrolled */
 	enum pod_tunnel tunnel;
-	bool was_accepted; /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
+	bool is_in_snapshot;	      /* the Add that is on its way belongs to a snapshot */
+	unsigned int adds_unanswered; /* other Adds: the last one's answer counts */
+	bool was_accepted;	      /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
 
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
 	char *annotation;
@@ -212,6 +215,8 @@ void mesh_reconcile(struct mesh_pod *pod);
 enum mesh_state mesh_state_of(const struct mesh_pod *pod);
 /* Whether the pod has anything of the mesh in or about it. */
 bool mesh_has_traces(const struct mesh_pod *pod);
+/* Asks the tunnel to take the pod, whose namespace is held. */
+int mesh_tunnel_add(struct mesh_pod *pod, struct error *error);
 void mesh_tunnel_answered(void *mesh, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
 			  const struct error *error);
 void mesh_tunnel_snapshot(void *mesh, struct tunnel_snapshot *snapshot);

@@ -252,6 +252,9 @@ int tunnel_snapshot_add(struct tunnel_snapshot *snapshot, const struct tunnel_wo
 		    new_entry(TUNNEL_KEEP, workload->uid, &message, -1, error, &entry) < 0)
 			return -1;
 	}
+	/* An Add of the same workload that waits behind the snapshot would only repeat it. */
+	if (entry->request->kind == TUNNEL_SNAPSHOT_ADD)
+		connection_supersede(snapshot->connection, workload->uid, 1u << TUNNEL_ADD);
 	TAILQ_INSERT_TAIL(&snapshot->entries, entry, link);
 	return 0;
 }

@@ -58,8 +58,9 @@ def eventually(condition, seconds=10, what="it did not become true"):
 class Pod:
     """A pod that runs, attached to the node's bridge; not in the mesh's folder until `show`."""
 
-    def __init__(self, node, number, name=None, namespace="shop"):
-        self.node, self.number = node, number
+    def __init__(self, node, number, name=None, namespace="shop", starts=False):
+        """`starts`: an ADD brings its namespace; else it runs already."""
+        self.node, self.number, self.starts = node, number, starts
         self.name, self.namespace = name or f"pod-{number}", namespace
         self.uid = f"00000000-0000-4000-8000-{number:012d}"
         self.address = f"10.91.{number >> 8}.{number & 255}"
@@ -81,13 +82,14 @@ class Pod:
         return f"{self.namespace}/{self.name}"
 
     def object(self):
-        annotations = {"ambient-cni.io/netns": self.path, **self.annotations}
+        annotations = {**({} if self.starts else {"ambient-cni.io/netns": self.path}), **self.annotations}
         return {"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": self.name, "namespace": self.namespace, "uid": self.uid, "labels": self.labels,
                              "annotations": annotations},
                 "spec": {"serviceAccountName": "account"},
-                "status": {"phase": "Running", "podIP": self.address,
-                           "podIPs": [{"ip": self.address}, {"ip": self.address6}], **self.status}}
+                "status": {**({"phase": "Pending"} if self.starts else
+                              {"phase": "Running", "podIP": self.address,
+                               "podIPs": [{"ip": self.address}, {"ip": self.address6}]}), **self.status}}
 
     def show(self, **labels):
         self.labels.update(labels)
@@ -150,6 +152,8 @@ class Pod:
 
 
 class Node:
+    pod_class = Pod
+
     def __init__(self, folder, tunnel=True, listeners=False, start=True, drain=1, settings=()):
         self.folder = pathlib.Path(folder)
         self.objects, self.run_dir = self.folder / "objects", self.folder / "run"
@@ -166,6 +170,7 @@ class Node:
         self.host.sysctl("net.ipv4.ip_forward", 1)
         self.pods_made, self.numbers = [], 0
         self.agent = self.tunnel = None
+        self.prepare()
         self.label("shop")
         if start:
             self.start()
@@ -197,15 +202,22 @@ class Node:
 
     def pod(self, show=True, **options):
         self.numbers += 1
-        pod = Pod(self, self.numbers + 1, **options)
+        pod = self.pod_class(self, self.numbers + 1, **options)
         self.pods_made.append(pod)
         return pod.show() if show else pod
+
+    # The source.
+    def prepare(self):
+        pass
+
+    def source_settings(self):
+        return [f"source=folder:{self.objects}", "host.procDir=/proc"]
 
     # The agent.
     def command(self):
         command = [str(INSTALLER), "run"]
-        for setting in [f"source=folder:{self.objects}", f"runDir={self.run_dir}", f"tunnelSocket={self.tunnel_path}",
-                        "nodeName=node", "host.install=false", "host.procDir=/proc", f"host.netnsDir={self.folder}",
+        for setting in [*self.source_settings(), f"runDir={self.run_dir}", f"tunnelSocket={self.tunnel_path}",
+                        "nodeName=node", "host.install=false", f"host.netnsDir={self.folder}",
                         "listen.health=", "listen.metrics=", "listen.admin=", "log.level=debug", *self.settings]:
             command += ["--set", setting]
         return command
@@ -297,6 +309,11 @@ class Node:
         """Uids of the pods that a restart would know."""
         path = self.run_dir / "enrolled.json"
         return {pod["uid"] for pod in json.loads(path.read_text())["pods"]} if path.exists() else set()
+
+    def outside(self):
+        """Namespaces that the plugin takes for being outside while the agent is away."""
+        path = self.run_dir / "outside.json"
+        return {entry["name"] for entry in json.loads(path.read_text())["namespaces"]} if path.exists() else set()
 
     def probes(self):
         """Addresses in the host's sets."""

@@ -1,0 +1,211 @@
+"""The whole agent against the API server's double: annotations in their order, and every way in which the server is away."""
+import signal
+import time
+
+from .cluster import DAEMON_SET, SYSTEM
+from .node import eventually
+
+
+def events_of(node, kind, pod):
+    return [event["time"] for event in node.tunnel.events if event["event"] == kind and event.get("uid") == pod.uid]
+
+
+def test_enabled_only_after_the_tunnel_has_accepted(cluster):
+    pod = cluster.pod()
+    cluster.tunnel.refuse[pod.uid] = "no room"
+    cluster.join()
+    cluster.tunnel.wait(lambda: events_of(cluster, "add", pod))
+    time.sleep(0.3)
+    assert not pod.patches() and not pod.redirects() and pod.has_table()
+    del cluster.tunnel.refuse[pod.uid]
+    cluster.enabled()
+    assert pod.patches() == ["enabled"]
+    # The redirects go first, then the annotation, then, after the drain, the tunnel's Del.
+    with_patch = []
+
+    def look():
+        if pod.patches()[-1] is None and not with_patch:
+            with_patch.append((pod.redirects(), pod.has_table(), events_of(cluster, "delete", pod)))
+        return with_patch
+
+    cluster.leave()
+    eventually(look)
+    assert with_patch == [(False, True, [])]
+    pod.exit()
+    assert pod.patches() == ["enabled", None] and pod.annotation() is None
+
+
+def test_the_redirects_go_before_the_annotation(new_cluster):
+    cluster = new_cluster(drain=30)
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    cluster.api.fail("PATCH", 500, times=10**6)
+    cluster.leave()
+    eventually(lambda: not pod.redirects())
+    # While the annotation stands peers send HBONE: the drain does not begin, the listeners stay.
+    time.sleep(0.5)
+    assert pod.annotation() == "enabled" and pod.has_table() and pod.uid in cluster.tunnel.workloads
+    cluster.api.faults.clear()
+    began = time.monotonic()
+    pod.exit()
+    assert time.monotonic() - began > 3, "peers go on with HBONE until istiod has told them"
+
+
+def test_an_add_that_is_refused_again_makes_it_pending(cluster):
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    cluster.tunnel.refuse[pod.uid] = "no room"
+    cluster.tunnel.disconnect()
+    eventually(lambda: pod.annotation() == "pending", what=cluster.log)
+    assert pod.redirects()
+    del cluster.tunnel.refuse[pod.uid]
+    cluster.enabled()
+
+
+def test_enabled_stays_while_the_tunnel_is_away(cluster):
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    cluster.tunnel.stop()
+    time.sleep(0.3)
+    assert pod.annotation() == "enabled" and pod.redirects()
+    cluster.stop()
+    cluster.start()
+    time.sleep(0.3)
+    assert pod.annotation() == "enabled" and pod.redirects() and pod.patches() == ["enabled"]
+    cluster.connect()
+    cluster.enabled()
+    assert pod.patches() == ["enabled"]
+
+
+def test_after_a_reboot_the_annotation_is_not_believed(cluster):
+    """enabled on a pod without rules, no tunnel yet: traffic would be sent to nobody."""
+    cluster.tunnel.stop()
+    cluster.join()
+    pod = cluster.pod(show=False)
+    pod.annotations["ambient.istio.io/redirection"] = "enabled"
+    pod.show()
+    eventually(lambda: pod.annotation() is None, what=cluster.log)
+    pod.annotations.clear()
+    cluster.connect()
+    cluster.enabled()
+    assert pod.patches() == [None, "enabled"]
+
+
+def test_a_pod_that_is_not_selected_loses_an_annotation_of_an_earlier_life(cluster):
+    pod = cluster.pod(show=False)
+    pod.annotations["ambient.istio.io/redirection"] = "enabled"
+    pod.show()
+    eventually(lambda: pod.annotation() is None, what=cluster.log)
+    assert not pod.has_table()
+
+
+def test_patches_meet_conflicts_and_deleted_pods(cluster):
+    pods = [cluster.pod() for _ in range(3)]
+    cluster.api.patch_conflicts = 2
+    pods[2].hide()
+    cluster.join()
+    cluster.enabled(pods[:2])
+    pods[0].hide()
+    pods[0].exit()
+    assert all(body["metadata"]["uid"] for _, _, _, body in cluster.api.patches)
+
+
+def test_a_successor_of_the_same_name_is_not_patched_late(cluster):
+    """The patch of the old one is under way when it is replaced: the uid in it saves the new one."""
+    old = cluster.pod(name="cart")
+    cluster.api.delay = 0.3
+    cluster.join()
+    cluster.tunnel.wait(lambda: old.uid in cluster.tunnel.workloads, 10)
+    old.hide()
+    new = cluster.pod(name="cart")
+    cluster.api.delay = 0
+    old.exit()
+    cluster.enabled([new])
+    assert {body["metadata"]["uid"] for _, _, _, body in cluster.api.patches} <= {old.uid, new.uid}
+
+
+def test_the_api_is_away_at_start(new_cluster):
+    """Nobody is cut off: the tunnel hears nothing at first, then of the pods that are remembered."""
+    cluster = new_cluster()
+    pods = [cluster.pod() for _ in range(2)]
+    cluster.join()
+    cluster.enabled()
+    cluster.stop()
+    cluster.stop_api()
+    cluster.start(wait=False)
+    cluster.tunnel.wait(lambda: cluster.tunnel.is_connected)
+    before = len(cluster.tunnel.requests)
+    time.sleep(2)
+    assert len(cluster.tunnel.requests) == before
+    cluster.tunnel.wait(lambda: cluster.tunnel.is_ready, 10)
+    assert sorted(cluster.tunnel.requests[before:-1]) == [("add", pod.uid) for pod in pods]
+    assert all(pod.is_in() for pod in pods)
+    assert "can't be listed" in cluster.log()
+    # Drift is repaired all the same.
+    pods[0].netns.run("nft", "delete", "table", "inet", "ambient-cni")
+    eventually(pods[0].redirects)
+    # It is back, and one pod is gone meanwhile, another has no label any more.
+    pods[1].labels["istio.io/dataplane-mode"] = "none"
+    cluster.start_api()
+    pods[1].show()
+    pods[1].exit()
+    cluster.enabled(pods[:1])
+
+
+def test_no_snapshot_before_anything_is_known(new_cluster):
+    """Nothing remembered, no API: an empty snapshot would cut every pod off."""
+    cluster = new_cluster(start=False, tunnel=False)
+    cluster.stop_api()
+    cluster.start(wait=False)
+    cluster.connect()
+    time.sleep(6)
+    assert cluster.tunnel.requests == [] and not cluster.tunnel.is_ready
+    cluster.start_api()
+    cluster.tunnel.wait(lambda: cluster.tunnel.is_ready, 15)
+
+
+def test_a_stop_while_our_daemon_set_stands_leaves_everything(cluster):
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    handles, host = pod.handles(), cluster.host_rules()
+    cluster.stop()
+    assert pod.handles() == handles and cluster.host_rules() == host and pod.annotation() == "enabled"
+    cluster.start()
+    cluster.enabled()
+    assert pod.handles() == handles and cluster.host_rules() == host and pod.patches() == ["enabled"]
+
+
+def uninstalled(cluster, pods, seconds):
+    cluster.agent.send_signal(signal.SIGTERM)
+    assert cluster.agent.wait(seconds) == 0, cluster.log()
+    cluster.agent = None
+    for pod in pods:
+        assert pod.is_out() and pod.annotation() is None, (pod.traces(), pod.annotation(), cluster.log()[-3000:])
+    assert "table" not in cluster.host_rules()
+    assert not (cluster.run_dir / "enrolled.json").exists() and not (cluster.run_dir / "outside.json").exists()
+
+
+def test_without_our_daemon_set_a_stop_uninstalls(cluster):
+    pods = [cluster.pod() for _ in range(3)]
+    cluster.join()
+    cluster.enabled()
+    cluster.api.delete("daemonsets", SYSTEM, DAEMON_SET)
+    uninstalled(cluster, pods, 15)
+
+
+def test_pods_whose_annotation_can_not_be_removed_stay(new_cluster):
+    """RBAC is gone with the release: after 20 s that means uninstalled, and whose annotation stays must stay enrolled."""
+    cluster = new_cluster()
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    cluster.api.forbidden = ["PATCH", "daemonsets"]
+    cluster.agent.send_signal(signal.SIGTERM)
+    assert cluster.agent.wait(60) == 0, cluster.log()
+    cluster.agent = None
+    assert pod.redirects() and pod.annotation() == "enabled" and pod.is_probed()
+    assert pod.name in cluster.log() and "stays in the mesh" in cluster.log()

@@ -1,0 +1,362 @@
+"""New pods: the real plugin, called as a runtime calls it, and the real agent."""
+import concurrent.futures
+import signal
+import time
+
+import pytest
+
+from .cni import Runtime
+from .node import eventually
+
+
+@pytest.fixture
+def runtime(node):
+    return Runtime(node)
+
+
+def test_inside(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    answer = runtime.add(pod)
+    # When the plugin returns, everything is there: nothing is waited for.
+    assert answer["ips"][0]["address"] == f"{pod.address}/16"
+    assert pod.is_in() and node.tunnel.workloads[pod.uid].info == {
+        "name": pod.name, "namespace": "shop", "service_account": "account"}
+    runtime.check(pod)
+    runtime.delete(pod)
+    pod.exit()
+    assert not runtime.attachments()
+    runtime.delete(pod)
+
+
+def test_outside(node, runtime):
+    pod = node.pod(starts=True)
+    handles = pod.netns.run("nft", "list", "ruleset")
+    runtime.add(pod)
+    assert not pod.traces() and pod.netns.run("nft", "list", "ruleset") == handles == ""
+    assert (pod.uid not in node.tunnel.workloads) and not node.probes()
+    runtime.check(pod)
+    # Labelled later: its namespace is known from its ADD, nobody looks among processes.
+    node.join()
+    pod.enter()
+    runtime.check(pod)
+    node.leave()
+    pod.exit()
+    eventually(lambda: runtime.call("CHECK", pod)[0] == 0)
+    runtime.delete(pod)
+
+
+def test_check_follows_what_happens_later(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    runtime.add(pod)
+    node.leave()
+    pod.exit()
+    eventually(lambda: runtime.call("CHECK", pod)[0] == 0)  # released since: no difference
+    node.join()
+    pod.enter()
+    eventually(lambda: runtime.call("CHECK", pod)[0] == 0)
+    pod.annotations["ambient.istio.io/dns-capture"] = "false"
+    pod.show()
+    eventually(lambda: "15053" not in pod.netns.run("nft", "list", "table", "inet", "ambient-cni"))
+    eventually(lambda: runtime.call("CHECK", pod)[0] == 0, what=lambda: runtime.call("CHECK", pod))
+    # And it does look.
+    node.kill()
+    pod.netns.run("nft", "delete", "table", "inet", "ambient-cni")
+    assert runtime.call("CHECK", pod)[0] == 1
+
+
+def test_the_pod_is_known_to_the_source_only_later(node, runtime):
+    """A folder is read when it changes: a pod that nobody knows can't be decided, and its namespace is in the mesh."""
+    node.join()
+    pod = node.pod(show=False, starts=True)
+    status, error = runtime.call("ADD", pod)
+    assert status == 1 and error["code"] == 11 and "knows no pod" in error["msg"]
+    assert not pod.traces()
+    pod.show()
+    eventually(lambda: runtime.call("ADD", pod)[0] == 0)
+    assert pod.is_in()
+
+
+def test_the_label_comes_and_goes_while_the_add_waits_for_the_tunnel(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    process = runtime.start("ADD", pod)
+    eventually(pod.redirects)
+    node.leave()
+    time.sleep(0.2)
+    node.tunnel.hold(False)
+    assert runtime.finish(process)[0] == 0
+    # It was decided by the label that was there; then it leaves like any pod that runs.
+    pod.exit()
+    node.join()
+    pod.enter()
+
+
+def test_the_tunnel_comes_during_the_add(new_node):
+    node = new_node(tunnel=False)
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    process = runtime.start("ADD", pod)
+    eventually(pod.redirects)
+    node.connect()
+    assert runtime.finish(process)[0] == 0 and pod.is_in()
+
+
+def test_no_tunnel(new_node):
+    node = new_node(tunnel=False)
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    began = time.monotonic()
+    status, error = runtime.call("ADD", pod)
+    assert status == 1 and error["code"] == 11 and "no tunnel is connected" in error["msg"], error
+    assert 3 < time.monotonic() - began < 6
+    assert not pod.traces() and not node.probes() and not runtime.attachments()
+    node.connect()
+    assert runtime.call("ADD", pod)[0] == 0 and pod.is_in()
+
+
+def test_the_tunnel_refuses(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.refuse[pod.uid] = "cannot bind"
+    status, error = runtime.call("ADD", pod)
+    assert status == 1 and "cannot bind" in error["msg"]
+    # The tunnel would try it for ever by itself, and not be ready: it is told.
+    node.tunnel.wait(lambda: ("delete", pod.uid) in node.tunnel.requests)
+    eventually(lambda: not pod.traces() and not node.probes())
+    del node.tunnel.refuse[pod.uid]
+    runtime.add(pod)
+    assert pod.is_in()
+
+
+@pytest.mark.parametrize("moment", ["applied", "in the tunnel"])
+def test_a_killed_plugin_leaves_what_the_next_add_or_del_finds(node, runtime, moment):
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    process = runtime.start("ADD", pod)
+    eventually(pod.redirects)
+    if moment == "in the tunnel":
+        eventually(pod.is_probed)
+    process.kill()
+    process.wait()
+    node.tunnel.hold(False)
+    eventually(lambda: not node.probes() and pod.uid not in node.tunnel.workloads, what=node.log)
+    runtime.add(pod)
+    assert pod.is_in()
+    process = runtime.start("ADD", pod, container="another")
+    process.kill()
+    process.wait()
+    runtime.delete(pod, container="another")
+    runtime.delete(pod)
+    pod.exit()
+
+
+def test_the_agent_is_killed_in_the_middle_and_comes_back(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    process = runtime.start("ADD", pod)
+    eventually(pod.redirects)
+    node.kill()
+    node.start()
+    node.tunnel.hold(False)
+    assert runtime.finish(process)[0] == 0, node.log()
+    assert pod.is_in()
+
+
+def test_the_agent_does_not_come_back(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    process = runtime.start("ADD", pod, config={"timeoutSeconds": 1})
+    eventually(pod.redirects)
+    node.kill()
+    status, error = runtime.finish(process)
+    assert status == 1 and error["code"] == 11 and not pod.traces(), error
+
+
+@pytest.mark.parametrize("share", range(2))
+def test_the_agent_is_killed_at_every_step_of_an_add(new_node, share):
+    node = new_node(start=False, tunnel=False, drain=0)
+    runtime = Runtime(node)
+    node.join()
+    node.start()
+    node.connect()
+    node.stop()
+    for step in range(1 + share, 40, 2):
+        pod = node.pod(starts=True)
+        node.start_to_stop_at(step)
+        node.tunnel.wait(lambda: node.tunnel.is_ready)
+        node.stop_now()
+        process = runtime.start("ADD", pod)
+        if not (killed := node.was_killed(0.2)):
+            eventually(lambda: process.poll() is not None)
+            killed = node.was_killed(0.3)
+        if not killed:
+            node.kill()
+        node.start()
+        status, error = runtime.finish(process)
+        if status != 0:
+            assert error["code"] == 11, error
+            assert runtime.call("ADD", pod)[0] == 0
+        pod.enter()
+        runtime.delete(pod)
+        eventually(pod.is_out)
+        assert not runtime.attachments()
+        pod.hide()
+        node.stop()
+        if not killed:
+            break
+    else:
+        raise AssertionError("more steps than are tried")
+
+
+def test_fifty_at_once(node, runtime):
+    node.join()
+    pods = [node.pod(starts=True) for _ in range(50)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda pod: runtime.call("ADD", pod), pods))
+    assert [status for status, _ in answers] == [0] * 50, answers
+    assert len(node.tunnel.workloads) == 50 and len(node.probes()) == 100
+    assert all(pod.redirects() for pod in pods)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert [status for status, _ in pool.map(lambda pod: runtime.call("DEL", pod), pods)] == [0] * 50
+    eventually(lambda: not node.tunnel.workloads and not node.probes())
+    assert not any(pod.has_table() for pod in pods) and not runtime.attachments()
+
+
+def test_a_sandbox_made_anew(node, runtime):
+    """The same uid in another namespace with another address; the old one's DEL comes late."""
+    node.join()
+    old = node.pod(starts=True, name="cart")
+    runtime.add(old, container="old")
+    old_identity = node.tunnel.workloads[old.uid].identity
+    new = node.pod(show=False, starts=True, name="cart")
+    new.uid = old.uid
+    old.hide()
+    new.show()
+    runtime.add(new, container="new")
+    assert node.tunnel.workloads[new.uid].identity != old_identity
+    assert node.probes() == {new.address, new.address6}
+    runtime.delete(old, container="old")
+    assert new.is_in() and not old.has_table() and node.probes() == {new.address, new.address6}
+    runtime.delete(new, container="new")
+    new.exit()
+
+
+def test_an_old_sandboxes_answer_is_not_the_new_ones(node, runtime):
+    """The first ADD was killed after its Add had gone out; what the tunnel says to that is no acceptance of the second."""
+    node.join()
+    old = node.pod(starts=True, name="cart")
+    node.tunnel.delay = 0.5
+    process = runtime.start("ADD", old, container="old")
+    node.tunnel.wait(lambda: ("add", old.uid) in node.tunnel.requests)
+    process.kill()
+    process.wait()
+    new = node.pod(show=False, starts=True, name="cart")
+    new.uid = old.uid
+    process = runtime.start("ADD", new, container="new")
+    node.tunnel.wait(lambda: [event for event in node.tunnel.events if event["event"] == "add"])
+    node.tunnel.refuse[new.uid] = "no room"
+    status, error = runtime.finish(process)
+    assert status == 1 and "no room" in error["msg"], (status, error)
+    assert not new.traces()
+
+
+def test_a_second_interface(node, runtime):
+    node.join()
+    pod = node.pod(starts=True)
+    runtime.add(pod)
+    handles = pod.handles()
+    runtime.add(pod, interface="net1", ips=["192.0.2.7/24"])
+    assert pod.is_in() and [kind for kind, _ in node.tunnel.requests].count("add") == 1
+    assert node.probes() == {pod.address, pod.address6, "192.0.2.7"}
+    runtime.delete(pod, interface="net1")
+    assert pod.is_in() and handles
+    runtime.delete(pod)
+    pod.exit()
+
+
+def test_gc(node, runtime):
+    node.join()
+    pods = [node.pod(starts=True) for _ in range(3)]
+    for pod in pods:
+        runtime.add(pod)
+    assert runtime.call("GC", None, config={})[0] == 0
+    assert all(pod.is_in() for pod in pods)
+    valid = [{"containerID": runtime.container(pod), "ifname": "eth0"} for pod in pods[:2]]
+    assert runtime.call("GC", None, config={"cni.dev/valid-attachments": valid})[0] == 0
+    pods[2].exit()
+    assert all(pod.is_in() for pod in pods[:2]) and len(runtime.attachments()) == 2
+
+
+def test_the_agent_is_down(node, runtime):
+    """What is in the mesh is refused at once, what is outside starts, and everything comes up when it is back."""
+    node.join()
+    node.label("office")
+    eventually(lambda: "office" in node.outside())
+    inside, outside = node.pod(starts=True), node.pod(starts=True, namespace="office")
+    system, unknown = node.pod(starts=True, namespace="kube-system"), node.pod(starts=True, namespace="nobody-knows")
+    node.kill()
+    began = time.monotonic()
+    status, error = runtime.call("ADD", inside)
+    assert time.monotonic() - began < 1
+    assert status == 1 and error["code"] == 11 and "is not running on this node" in error["msg"]
+    status, error = runtime.call("ADD", unknown)
+    assert status == 1 and error["code"] == 11
+    runtime.add(outside)
+    runtime.add(system)
+    assert not outside.traces()
+    assert runtime.call("ADD", outside, config={"whenAway": "closed"}, container="again")[0] == 1
+    node.start()
+    runtime.add(inside)
+    assert inside.is_in()
+
+
+def test_a_pod_that_started_outside_although_it_was_labelled_meanwhile(node, runtime):
+    """outside.json can be stale: such a pod is enrolled first of all when the agent is back."""
+    pod = node.pod(starts=True)
+    eventually(lambda: "shop" in node.outside())
+    node.kill()
+    node.join()
+    runtime.add(pod)
+    assert not pod.traces()
+    pod.starts = False
+    pod.show()
+    node.start()
+    pod.enter()
+
+
+def test_a_pod_deleted_while_the_agent_was_down(node, runtime):
+    node.join()
+    pod, other = node.pod(starts=True), node.pod(starts=True)
+    runtime.add(pod)
+    runtime.add(other)
+    node.kill()
+    runtime.delete(pod)
+    pod.hide()
+    assert not pod.traces()
+    node.start()
+    pod.exit()
+    eventually(lambda: node.enrolled() == {other.uid})
+    assert other.is_in()
+
+
+def test_a_stopped_plugin_harms_nobody(node, runtime):
+    node.join()
+    slow, other = node.pod(starts=True), node.pod(starts=True)
+    node.tunnel.hold(True)
+    process = runtime.start("ADD", slow)
+    eventually(slow.redirects)
+    process.send_signal(signal.SIGSTOP)
+    node.tunnel.hold(False)
+    runtime.add(other)
+    assert other.is_in()
+    process.send_signal(signal.SIGCONT)
+    assert runtime.finish(process)[0] == 0
+    slow.enter()
