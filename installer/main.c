@@ -19,6 +19,8 @@ static const struct command {
 	  "compare the kernel with what should be there", command_verify },
 	{ "pause", CONFIG_OPTIONS_USAGE " NAMESPACE/POD --for TIME", "leave a pod's rules alone for a time (10m; 0: no longer)",
 	  command_pause },
+	{ "doctor", CONFIG_OPTIONS_USAGE " [--kubeconfig FILE] [-o text|json]",
+	  "what on this node stands in the way, and what to do about it", command_doctor },
 	{ "install", CONFIG_OPTIONS_USAGE " [-o text|json]", "put plugin and network configuration in place, once",
 	  command_install },
 	{ "uninstall", CONFIG_OPTIONS_USAGE " [--force] [-o text|json] | --all-nodes [--timeout SECONDS]",

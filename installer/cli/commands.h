@@ -10,6 +10,7 @@ enum exit_status {
 };
 
 int command_config(int argc, char **argv);
+int command_doctor(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_install(int argc, char **argv);
 int command_pause(int argc, char **argv);

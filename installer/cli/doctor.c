@@ -1,0 +1,131 @@
+/* doctor: whether this node can do what the node agent needs, before it is installed and when something does not work. Nothing
+ * is changed: what must be tried is tried in a network namespace that goes with this process.
+ *
+ *   doctor_node.c     the kernel, limits, the paths of the configuration
+ *   doctor_network.c  the primary CNI, what istio-cni left
+ *   doctor_cluster.c  the agent, its tunnel, the API server and what we may do there */
+#include "installer/cli/doctor.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ambient/json.h"
+#include "installer/cli/commands.h"
+#include "installer/cli/options.h"
+#include "installer/cli/print.h"
+
+#define CHART_CONFIG "/etc/ambient-cni/config.yaml"
+#define HOST_MOUNT "/host"
+
+static int failed(const char *command, const struct error *error, int status)
+{
+	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
+	return status;
+}
+
+void report_add(struct report *report, enum verdict verdict, const char *what, const char *advice, const char *format, ...)
+{
+	static const char *const names[] = { [VERDICT_WELL] = "well", [VERDICT_NOTE] = "note", [VERDICT_PROBLEM] = "problem" };
+	static const enum colour colours[] = { COLOUR_GOOD, COLOUR_WAIT, COLOUR_BAD };
+	char text[2048];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	report->problems += verdict == VERDICT_PROBLEM;
+	cJSON *finding = cJSON_CreateObject();
+	cJSON_AddStringToObject(finding, "what", what);
+	cJSON_AddStringToObject(finding, "verdict", names[verdict]);
+	cJSON_AddStringToObject(finding, "finding", text);
+	cJSON_AddStringToObject(finding, "advice", advice ? advice : "");
+	json_append(report->findings, finding);
+	if (report->is_json)
+		return;
+	printf("%s%-7s%s  %-12s  %s\n", colour_begin(colours[verdict]), names[verdict], colour_end(colours[verdict]), what,
+	       text);
+	if (advice)
+		printf("                       %sdo: %s%s\n", colour_begin(COLOUR_STRONG), advice, colour_end(COLOUR_STRONG));
+	fflush(stdout);
+}
+
+/* On the node itself, not in the agent's container, the host's files stand where they are. */
+static void leave_host_mount(const struct report *report, struct installer_config *config)
+{
+	char **const paths[] = { &config->host.bin_dir, &config->host.conf_dir, &config->host.proc_dir, &config->host.netns_dir,
+				 &config->host.network_namespace };
+	(void)report;
+	if (access(HOST_MOUNT, F_OK) == 0)
+		return;
+	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+		char *path = *paths[i];
+		if (strncmp(path, HOST_MOUNT "/", strlen(HOST_MOUNT "/")) == 0)
+			memmove(path, path + strlen(HOST_MOUNT), strlen(path + strlen(HOST_MOUNT)) + 1);
+	}
+}
+
+static int examine(struct report *report, struct installer_config *config)
+{
+	leave_host_mount(report, config);
+	for (size_t i = 0; i < config->warnings_count; i++)
+		report_add(report, VERDICT_NOTE, "settings", NULL, "%s", config->warnings[i]);
+	if (geteuid() != 0)
+		report_add(report, VERDICT_PROBLEM, "rights", "run it again as root",
+			   "only root can look at all of this; some findings "
+			   "below may come of that");
+	doctor_kernel(report);
+	doctor_limits(report);
+	doctor_paths(report);
+	doctor_primary_cni(report);
+	doctor_istio_cni(report);
+	doctor_agent(report);
+	doctor_api(report);
+	return report->problems > 0 ? EXIT_STATUS_DIFFERENCE : EXIT_STATUS_DONE;
+}
+
+int command_doctor(int argc, char **argv)
+{
+	enum { OUTPUT = 'o', KUBECONFIG = 'k' };
+	static const struct option options[] = {
+		CONFIG_OPTIONS,
+		{ "kubeconfig", required_argument, NULL, KUBECONFIG },
+		{ "output", required_argument, NULL, OUTPUT },
+		{ NULL, 0, NULL, 0 },
+	};
+	cleanup_config_options struct config_options config_options = { 0 };
+	cleanup_installer_config struct installer_config config = { 0 };
+	struct error error = { 0 };
+	struct report report = { .config = &config };
+	const char *output = "text";
+	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
+		if (option == OUTPUT)
+			output = optarg;
+		else if (option == KUBECONFIG)
+			report.kubeconfig = optarg;
+		else if (option == '?')
+			return EXIT_STATUS_USAGE;
+		else if (config_options_take(&config_options, option, optarg, &error) < 0)
+			return failed(argv[0], &error, EXIT_STATUS_USAGE);
+	}
+	report.is_json = strcmp(output, "json") == 0;
+	if (optind != argc || (!report.is_json && strcmp(output, "text") != 0)) {
+		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+		return EXIT_STATUS_USAGE;
+	}
+	if (!config_options.path && access(CHART_CONFIG, R_OK) == 0)
+		config_options.path = CHART_CONFIG;
+	if (config_options_load(&config_options, &error, &config) < 0)
+		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+	cleanup_cjson cJSON *findings = report.findings = cJSON_CreateArray();
+	int status = examine(&report, &config);
+	if (report.is_json)
+		return print_json(findings) < 0 ? EXIT_STATUS_FAILED : status;
+	if (report.problems > 0)
+		printf("\n%zu problem%s found.\n", report.problems, report.problems == 1 ? "" : "s");
+	else
+		puts("\nNothing stands in the way.");
+	return status;
+}
