@@ -52,24 +52,35 @@ void report_add(struct report *report, enum verdict verdict, const char *what, c
 	fflush(stdout);
 }
 
-/* On the node itself, not in the agent's container, the host's files stand where they are. */
-static void leave_host_mount(const struct report *report, struct installer_config *config)
+/* On the node itself, not in the agent's container, the host's files stand where they are: defaults say where in a container.
+ */
+static void leave_host_mount(struct installer_config *config)
 {
-	char **const paths[] = { &config->host.bin_dir, &config->host.conf_dir, &config->host.proc_dir, &config->host.netns_dir,
-				 &config->host.network_namespace };
-	(void)report;
+	const struct {
+		const char *key;
+		char *path;
+	} paths[] = {
+		{ "host.binDir", config->host.bin_dir },
+		{ "host.confDir", config->host.conf_dir },
+		{ "host.procDir", config->host.proc_dir },
+		{ "host.netnsDir", config->host.netns_dir },
+	};
+	cleanup_cjson cJSON *json = installer_config_to_json(config);
+	const cJSON *settings = json_at(json, "settings");
 	if (access(HOST_MOUNT, F_OK) == 0)
 		return;
 	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
-		char *path = *paths[i];
-		if (strncmp(path, HOST_MOUNT "/", strlen(HOST_MOUNT "/")) == 0)
+		const cJSON *setting = cJSON_GetObjectItemCaseSensitive(settings, paths[i].key);
+		char *path = paths[i].path;
+		if (strcmp(json_text(setting, "origin"), "default") == 0 &&
+		    strncmp(path, HOST_MOUNT "/", strlen(HOST_MOUNT "/")) == 0)
 			memmove(path, path + strlen(HOST_MOUNT), strlen(path + strlen(HOST_MOUNT)) + 1);
 	}
 }
 
 static int examine(struct report *report, struct installer_config *config)
 {
-	leave_host_mount(report, config);
+	leave_host_mount(config);
 	for (size_t i = 0; i < config->warnings_count; i++)
 		report_add(report, VERDICT_NOTE, "settings", NULL, "%s", config->warnings[i]);
 	if (geteuid() != 0)

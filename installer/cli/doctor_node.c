@@ -148,11 +148,13 @@ static void look_at_directory(struct report *report, const char *key, const char
 	struct statvfs system;
 	char advice[512];
 	if (stat(path, &status) < 0) {
-		snprintf(advice, sizeof advice,
-			 "mount the node's %s there, or name it: --set %s=PATH (chart: see docs/compatibility.md, "
-			 "platforms)",
-			 mounted_at, key);
-		report_add(report, VERDICT_PROBLEM, "paths", advice, "%s: %s: %s", key, path, strerror(errno));
+		bool is_mounted = strncmp(path, "/host/", strlen("/host/")) == 0;
+		snprintf(
+			advice, sizeof advice,
+			"%s %s, or name the directory that this node's runtime uses: --set %s=PATH (see docs/compatibility.md)",
+			is_mounted ? "mount the node's" : "the chart makes", mounted_at, key);
+		report_add(report, is_mounted || errno != ENOENT ? VERDICT_PROBLEM : VERDICT_NOTE, "paths", advice,
+			   "%s: %s: %s", key, path, strerror(errno));
 		return;
 	}
 	snprintf(advice, sizeof advice, "name the directory that the runtime of this node uses: --set %s=PATH", key);

@@ -129,6 +129,8 @@ class ApiServer:
         self.patch_conflicts = 0        # so many patches meet a concurrent change
         self.wrong_uid_status = 409
         self.prefix = ""                # of every path, as behind a proxy
+        self.for_people = None          # path: answer, for commands with a person's rights; None: only the agent asks
+        self.refused_rights = set()     # "patch pods/status", for who asks what is allowed
 
         self.authority = Authority()
         self._names, self._addresses = names, addresses
@@ -502,6 +504,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True, strict_parsing=True) if url.query else [])
+        if api.for_people is not None:
+            self.answer_a_person(url.path, body)
+            return
         place = url.path.startswith(api.prefix + "/") and self.find(url.path[len(api.prefix):])
         if not place:
             self.violation("no such path")
@@ -524,6 +529,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.create_event(namespace, body)
         else:
             self.violation("no such operation")
+            self.refuse(405, "method not allowed", "MethodNotAllowed")
+
+    def answer_a_person(self, path, body):
+        if self.command == "POST" and path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
+            review = json.loads(body)
+            asked = review["spec"]["resourceAttributes"]
+            subresource = f"/{asked['subresource']}" if asked.get("subresource") else ""
+            review["status"] = {"allowed": f"{asked['verb']} {asked['resource']}{subresource}" not in self.api.refused_rights}
+            self.send(201, review)
+        elif self.command == "GET" and path in self.api.for_people:
+            self.send(200, self.api.for_people[path])
+        elif self.command == "GET":
+            self.refuse(404, f"the server could not find the requested resource {path}", "NotFound")
+        else:
+            self.violation("a person's command changes something")
             self.refuse(405, "method not allowed", "MethodNotAllowed")
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do
