@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -50,14 +51,23 @@ class Image:
 
 
 @pytest.fixture(scope="session")
-def make_image(tmp_path_factory):
-    """Builds it with the sources as they are, into a folder of its own."""
+def sources(tmp_path_factory):
+    """The sources as they are now, in two places: somebody may go on working on them."""
+    first, second = (tmp_path_factory.mktemp(name) / "source" for name in ("here", "elsewhere"))
+    shutil.copytree(SOURCE, first, symlinks=True, ignore=shutil.ignore_patterns("build", ".git", ".cache", "__pycache__"))
+    shutil.copytree(first, second, symlinks=True)
+    return first, second
+
+
+@pytest.fixture(scope="session")
+def make_image(tmp_path_factory, sources):
+    """Builds it, into a folder of its own; again: from the other copy of the sources."""
     made = {}
 
     def make(architecture, again=False):
         if again or architecture not in made:
             folder = tmp_path_factory.mktemp(architecture)
-            run(SOURCE / "deploy/image.sh", folder, architecture,
+            run(sources[again] / "deploy/image.sh", folder, architecture,
                 env={**os.environ, "VERSION": "v1.2.3-test", "SOURCE_DATE_EPOCH": "1700000000"})
             made[architecture] = Image(architecture, folder, "v1.2.3-test")
         return made[architecture]
