@@ -164,7 +164,10 @@ static int make_host(struct agent *agent, struct error *error)
 		return 0;
 	if (host_setup_make(agent->config, error, &agent->setup) < 0)
 		return -1;
-	return host_new(agent->base, &agent->setup.options, &callbacks, agent, error, &agent->host);
+	if (host_new(agent->base, &agent->setup.options, &callbacks, agent, error, &agent->host) < 0)
+		return -1;
+	observe_set_host(agent->observe, agent->host);
+	return 0;
 }
 
 static int make_observe(struct agent *agent, struct error *error)
@@ -174,7 +177,6 @@ static int make_observe(struct agent *agent, struct error *error)
 		.mesh = agent->mesh,
 		.metrics = &agent->metrics,
 		.tunnel = agent->tunnel,
-		.host = agent->host,
 		.client = agent->client,
 		.log = &agent->log,
 		.plugin_socket_listens = plugin_socket_listens,
@@ -255,7 +257,7 @@ int agent_run(const struct installer_config *config, struct error *error)
 	    make_mesh(&agent, error) < 0 || make_source(&agent, error) < 0 ||
 	    plugin_server_new(agent.base, config->run_dir, agent.mesh, &agent.log, successor_serves_plugins, &agent, error,
 			      &agent.plugins) < 0 ||
-	    make_host(&agent, error) < 0 || make_observe(&agent, error) < 0)
+	    make_observe(&agent, error) < 0 || make_host(&agent, error) < 0)
 		return -1;
 	if (event_base_dispatch(agent.base) < 0)
 		return error_set(error, errno, "the event loop failed");

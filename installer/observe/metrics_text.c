@@ -151,10 +151,10 @@ static void add_source(struct text *text, const struct observe *observe)
 		    (unsigned long long)observe->events.results[result]);
 }
 
-static void add_host(struct text *text, const struct observed *seen)
+static void add_host(struct text *text, const struct observe *observe)
 {
 	static const struct host_state nothing = { .ready = true };
-	const struct host_state *state = seen->host ? host_state(seen->host) : &nothing;
+	const struct host_state *state = observe->host ? host_state(observe->host) : &nothing;
 	head(text, "ambient_cni_host_installs_total", "counter", "Writes of plugin and configuration on the host.");
 	for (enum host_file file = 0; file < HOST_FILE_COUNT; file++)
 		for (enum host_result result = 0; result < HOST_RESULT_COUNT; result++)
@@ -163,11 +163,11 @@ static void add_host(struct text *text, const struct observed *seen)
 }
 
 /* Dashboards and alerts of an istio-cni go on working: its names, its labels, its values. */
-static void add_istio_cni(struct text *text, const struct observed *seen)
+static void add_istio_cni(struct text *text, const struct observe *observe)
 {
 	static const struct host_state nothing = { .ready = true };
-	const struct host_state *state = seen->host ? host_state(seen->host) : &nothing;
-	const struct metrics *metrics = seen->metrics;
+	const struct host_state *state = observe->host ? host_state(observe->host) : &nothing;
+	const struct metrics *metrics = observe->seen.metrics;
 	const uint64_t *requests = metrics->plugin_requests[METRICS_VERB_ADD];
 	head(text, "istio_cni_installs_total", "counter", "Installations of the plugin, under istio-cni's name.");
 	add(text, "istio_cni_installs_total{result=\"SUCCESS\"} %llu\n",
@@ -187,7 +187,7 @@ static void add_istio_cni(struct text *text, const struct observed *seen)
 		add(text, "nodeagent_reconcile_events_total{type=\"%s\"} %llu\n", metrics_change_name(change),
 		    (unsigned long long)metrics->changes[change]);
 	single(text, "ztunnel_connected", "gauge", "Tunnels that are connected, under istio-cni's name.",
-	       (double)tunnel_connections(seen->tunnel));
+	       (double)tunnel_connections(observe->seen.tunnel));
 }
 
 static void add_process(struct text *text, time_t started)
@@ -215,8 +215,8 @@ int metrics_print(const struct observe *observe, struct evbuffer *out)
 	add_plugin(&text, seen->metrics);
 	add_tunnel(&text, seen);
 	add_source(&text, observe);
-	add_host(&text, seen);
-	add_istio_cni(&text, seen);
+	add_host(&text, observe);
+	add_istio_cni(&text, observe);
 	add_process(&text, observe->started);
 	return text.has_failed ? -1 : 0;
 }

@@ -64,6 +64,11 @@ const struct mesh_observer *observe_mesh_observer(struct observe *observe)
 	return &observe->observer;
 }
 
+void observe_set_host(struct observe *observe, const struct host *host)
+{
+	observe->host = host;
+}
+
 bool observe_is_ready(const struct observe *observe, char *reason, size_t size)
 {
 	const struct observed *seen = &observe->seen;
@@ -76,7 +81,7 @@ bool observe_is_ready(const struct observe *observe, char *reason, size_t size)
 		snprintf(reason, size, "the plugin's socket in %s is not listened at", seen->config->run_dir);
 	else if (!mesh_host_rules_stand(seen->mesh))
 		snprintf(reason, size, "the host's rules for probes do not stand: the log says why");
-	else if (seen->host && !host_state(seen->host)->ready)
-		snprintf(reason, size, "plugin and configuration are not in place: %s", host_state(seen->host)->reason);
+	else if (observe->host && !host_state(observe->host)->ready)
+		snprintf(reason, size, "plugin and configuration are not in place: %s", host_state(observe->host)->reason);
 	return reason[0] == '\0';
 }

@@ -38,7 +38,6 @@ struct observed {
 	struct mesh *mesh;
 	const struct metrics *metrics;
 	struct tunnel_server *tunnel;
-	struct host *host;	    /* NULL: host.install is false */
 	struct kube_client *client; /* NULL: a folder is the source, and there are no Events */
 	const struct log *log;
 	bool (*plugin_socket_listens)(void *data);
@@ -52,6 +51,9 @@ struct observe;
 int observe_new(struct event_base *base, const struct observed *observed, struct error *error, struct observe **ret_observe);
 /* Before the rooms that it borrows. NULL is fine. */
 void observe_free(struct observe *observe);
+
+/* The host's keeper, where host.install is true: made after the observer, which hears of what its first look finds. */
+void observe_set_host(struct observe *observe, const struct host *host);
 
 /* Whether the agent does its work: sources synced, the plugin's socket listens, host rules, binary and configuration in place.
  * Never the tunnel: an agent that waits for its tunnel must not be restarted for it. False: `reason` is a sentence. */

@@ -48,11 +48,11 @@ static bool add_tunnel(cJSON *overview, const struct observed *seen)
 	return is_built && connections;
 }
 
-static bool add_host(cJSON *overview, const struct observed *seen)
+static bool add_host(cJSON *overview, const struct observe *observe)
 {
-	const struct host_state *state = seen->host ? host_state(seen->host) : NULL;
+	const struct host_state *state = observe->host ? host_state(observe->host) : NULL;
 	cJSON *host = cJSON_AddObjectToObject(overview, "host");
-	return cJSON_AddBoolToObject(host, "rules", mesh_host_rules_stand(seen->mesh)) &&
+	return cJSON_AddBoolToObject(host, "rules", mesh_host_rules_stand(observe->seen.mesh)) &&
 	       cJSON_AddBoolToObject(host, "install", state != NULL) &&
 	       (!state ||
 		(cJSON_AddBoolToObject(host, "ready", state->ready) &&
@@ -126,7 +126,7 @@ cJSON *observe_overview(const struct observe *observe)
 	cJSON *plugin = cJSON_AddObjectToObject(overview, "plugin");
 	is_built = is_built && cJSON_AddStringToObject(plugin, "runDir", seen->config->run_dir) &&
 		   cJSON_AddBoolToObject(plugin, "listens", seen->plugin_socket_listens(seen->data)) &&
-		   add_host(overview, seen) && add_pods(overview, seen) && add_counters(overview, seen) &&
+		   add_host(overview, observe) && add_pods(overview, seen) && add_counters(overview, seen) &&
 		   add_process(overview) && cJSON_AddStringToObject(overview, "logLevel", log_level_name(seen->log->level)) &&
 		   events;
 	if (is_built && cJSON_AddItemToObject(overview, "events", events))

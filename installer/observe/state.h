@@ -32,6 +32,7 @@ struct events {
 
 struct observe {
 	struct observed seen;
+	const struct host *host; /* NULL: host.install is false */
 	struct mesh_observer observer;
 	time_t started;
 	struct events events;
