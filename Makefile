@@ -211,13 +211,16 @@ fuzz-built: $(FUZZ_PROGRAMS)
 
 # One at a time: a whole node needs the machine.
 NODE_PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -p no:cacheprovider
-.PHONY: node-deps test-node
+.PHONY: node-deps test-node bench-node
 node-deps: deps
 	@tests/deps $(NODE_PACKAGES)
 	@tests/node/components >/dev/null
 test-node: node-deps ## the product on a real node: etcd, kube-apiserver, kubelet, containerd; see docs/real-node.md
 	@$(MAKE) CI=true all static
 	$(NODE_PYTEST) -v $(NODE_ARGUMENTS) tests/node
+bench-node: node-deps ## 100 pods at once, from creation to Running, with and without ambient-cni in the chain
+	@$(MAKE) -s all static
+	@AMBIENT_BUILD=$(abspath $(BUILD)) PYTHONPATH=tests /usr/bin/python3 -m node.bench $(NODE_ARGUMENTS)
 
 .PHONY: asan
 asan: deps ## the whole test suite under the address and undefined-behaviour sanitizers

@@ -97,9 +97,9 @@ def test_a_host_firewall_beside_the_mesh(node, make_workspace):
     address, uid = workspace.address("server"), workspace.uid("server")
 
     def allow(*rules):
-        node.machine.run("nft", "-f", "-", stdin=f"""table ip policy
-delete table ip policy
-table ip policy {{
+        node.machine.run("nft", "-f", "-", stdin=f"""table ip engine
+delete table ip engine
+table ip engine {{
   chain postrouting {{
     type filter hook postrouting priority 200;
     ip daddr {address} jump to-pod
@@ -133,7 +133,7 @@ table ip policy {{
         time.sleep(4)
         assert outside.restarts("outside") == 0
     finally:
-        node.machine.run("nft", "delete table ip policy", check=False)
+        node.machine.run("nft", "delete table ip engine", check=False)
     assert workspace.redirection("server") == "enabled"
 
 
