@@ -188,12 +188,11 @@ void agent_stop(struct agent *agent, int signal_number)
 	}
 	agent->is_stopping = true;
 	log_write(&agent->log, LOG_LEVEL_INFO, NULL, "signal %d: told to stop", signal_number);
-	if (mesh_is_stopped(agent->mesh)) { /* the successor is there already */
-		end(agent);
-	} else if (!agent->config->safe_upgrade) {
+	bool has_successor = mesh_is_stopped(agent->mesh);
+	if (!has_successor && !agent->config->safe_upgrade) {
 		log_write(&agent->log, LOG_LEVEL_INFO, NULL, "safeUpgrade is false: a stop uninstalls");
 		uninstall(agent);
-	} else if (agent->client) {
+	} else if (!has_successor && agent->client) {
 		ask(agent);
 	} else {
 		end(agent);
