@@ -22,7 +22,7 @@ const cJSON *json_at(const cJSON *json, const char *path);
 
 /* "3 min" since an RFC 3339 time; "" where it is none. */
 #define AGE_MAX 24
-const char *print_age(const char *time, char text[AGE_MAX]);
+const char *print_age(const char *when, char text[AGE_MAX]);
 const char *print_seconds(long seconds, char text[AGE_MAX]);
 
 /* A pod has rules, listeners or an annotation of ours, or should have. */

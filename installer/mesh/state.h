@@ -182,10 +182,10 @@ struct mesh_pod *mesh_add_pod(struct mesh *mesh, const char *uid, const char *na
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod);
 void mesh_forget_pod(struct mesh_pod *pod);
 void mesh_forget_namespaces(struct mesh *mesh);
-void mesh_put(void *mesh, enum source_kind kind, const cJSON *object);
-void mesh_gone(void *mesh, enum source_kind kind, const cJSON *object);
-void mesh_list_started(void *mesh, enum source_kind kind);
-void mesh_list_finished(void *mesh, enum source_kind kind);
+void mesh_put(void *data, enum source_kind kind, const cJSON *object);
+void mesh_gone(void *data, enum source_kind kind, const cJSON *object);
+void mesh_list_started(void *data, enum source_kind kind);
+void mesh_list_finished(void *data, enum source_kind kind);
 /* Whether both kinds have been listed. */
 bool mesh_is_listed(const struct mesh *mesh);
 /* Decides anew from labels and settings. */
@@ -217,10 +217,10 @@ enum mesh_state mesh_state_of(const struct mesh_pod *pod);
 bool mesh_has_traces(const struct mesh_pod *pod);
 /* Asks the tunnel to take the pod, whose namespace is held. */
 int mesh_tunnel_add(struct mesh_pod *pod, struct error *error);
-void mesh_tunnel_answered(void *mesh, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
+void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
 			  const struct error *error);
-void mesh_tunnel_snapshot(void *mesh, struct tunnel_snapshot *snapshot);
-void mesh_tunnel_connections_changed(void *mesh, size_t count);
+void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot);
+void mesh_tunnel_connections_changed(void *data, size_t count);
 
 /* sandbox.c */
 /* Holds the namespace `netns` (duplicated): opens the session and the watch. */
@@ -248,7 +248,7 @@ void mesh_take_over_host(struct mesh *mesh);
 int sandbox_repair(struct mesh_pod *pod, struct error *error);
 void sandbox_close_later(struct mesh *mesh, struct redirect_session *session);
 void sandbox_close_all(struct mesh *mesh);
-void sandbox_close_due(evutil_socket_t fd, short what, void *mesh);
+void sandbox_close_due(evutil_socket_t fd, short what, void *data);
 
 /* annotate.c: makes the annotation `value` (NULL: none). True: it is so already, or nothing can be done about it any more. */
 bool mesh_annotate(struct mesh_pod *pod, const char *value);
@@ -257,14 +257,14 @@ void mesh_annotation_cancel(struct mesh_pod *pod);
 
 /* locate.c */
 void mesh_locate_soon(struct mesh_pod *pod);
-void mesh_locate(evutil_socket_t fd, short what, void *mesh);
+void mesh_locate(evutil_socket_t fd, short what, void *data);
 /* Looks once at what stands in every pod whose namespace can be told. */
 void mesh_look_around(struct mesh *mesh);
 
 /* remember.c */
 void mesh_remember_enrolled(struct mesh *mesh);
 void mesh_remember_outside(struct mesh *mesh);
-void mesh_save(evutil_socket_t fd, short what, void *mesh);
+void mesh_save(evutil_socket_t fd, short what, void *data);
 /* Reads what an earlier run left. */
 void mesh_recall(struct mesh *mesh);
 

@@ -179,7 +179,7 @@ static void add_istio_cni(struct text *text, const struct observe *observe)
 	single(text, "istio_cni_install_ready", "gauge", "Whether plugin and configuration are in place.", state->ready);
 	head(text, "istio_cni_plugin_requests_total", "counter", "ADDs by their answer, under istio-cni's name.");
 	add(text, "istio_cni_plugin_requests_total{response_code=\"200\"} %llu\n",
-	    (unsigned long long)(requests[METRICS_PLUGIN_ENROLLED] + requests[METRICS_PLUGIN_OUTSIDE]));
+	    (unsigned long long)requests[METRICS_PLUGIN_ENROLLED] + requests[METRICS_PLUGIN_OUTSIDE]);
 	add(text, "istio_cni_plugin_requests_total{response_code=\"500\"} %llu\n",
 	    (unsigned long long)requests[METRICS_PLUGIN_REFUSED]);
 	head(text, "nodeagent_reconcile_events_total", "counter", "Changes of pods, under istio-cni's name.");

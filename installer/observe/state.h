@@ -56,7 +56,7 @@ void observe_print_time(time_t when, char text[TIME_TEXT_MAX]);
 /* events.c */
 void events_clear(struct events *events);
 cJSON *events_to_json(const struct events *events);
-void observe_pod_event(void *observe, const struct pod *pod, bool is_warning, const char *reason, const char *message);
+void observe_pod_event(void *data, const struct pod *pod, bool is_warning, const char *reason, const char *message);
 
 /* metrics_text.c: appends the text to `out`; -1: no memory. */
 int metrics_print(const struct observe *observe, struct evbuffer *out);

@@ -247,13 +247,14 @@ int tunnel_snapshot_add(struct tunnel_snapshot *snapshot, const struct tunnel_wo
 				return 0;
 		}
 	}
-	if (!entry) {
+	bool is_add = entry != NULL;
+	if (!is_add) {
 		if (tunnel_encode_keep(workload->uid, error, &message) < 0 ||
 		    new_entry(TUNNEL_KEEP, workload->uid, &message, -1, error, &entry) < 0)
 			return -1;
 	}
 	/* An Add of the same workload that waits behind the snapshot would only repeat it. */
-	if (entry->request->kind == TUNNEL_SNAPSHOT_ADD)
+	if (is_add)
 		connection_supersede(snapshot->connection, workload->uid, 1u << TUNNEL_ADD);
 	TAILQ_INSERT_TAIL(&snapshot->entries, entry, link);
 	return 0;

@@ -1,8 +1,8 @@
 /* Faults by force: a library to be preloaded, which makes one chosen call of a program fail.
  *
- * FAULTS_CONTROL names a file that is mapped by the program and by its test: the test writes which call is to fail, which one of
- * them from now on, and how; the library counts down, fails that call, and says so there. So a program that runs can be hit in
- * the middle of one step. Without the variable nothing fails.
+ * FAULTS_CONTROL names a file that is mapped by the program and by its test: the test writes which call is to fail, which one
+ * of them from now on, and how; the library counts down, fails that call, and says so there. So a program that runs can be hit
+ * in the middle of one step. Without the variable nothing fails.
  *
  * Calls that the C library makes inside of itself are not seen (fopen's open, say), allocations are. */
 #include <dlfcn.h>

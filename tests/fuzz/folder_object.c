@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		error = (struct error){ 0 };
 		if (objects.items[i]->kind == SOURCE_POD ? pod_from_json(objects.items[i]->json, &error, &pod) == 0
 							 : namespace_from_json(objects.items[i]->json, &error, &object) == 0)
-			HOLDS(pod ? strlen(pod->uid) > 0 : strlen(object->name) > 0);
+			HOLDS(pod ? strlen(pod->uid) > 0 : object && strlen(object->name) > 0);
 		else
 			HOLDS(error_is_set(&error));
 	}

@@ -128,7 +128,7 @@ static void *serve_connection(void *argument)
 			break;
 		}
 		request[strcspn(request, "\n")] = '\0';
-		if (strncmp(request, "ping ", 5))
+		if (strncmp(request, "ping ", 5) != 0)
 			break;
 		dprintf(fd, "pong %s from %s\n", request + 5, at);
 	}

@@ -4,6 +4,8 @@
  * or goes. Nothing counts before the file AMBIENT_STOP_FILE exists; it holds a number, and after that many steps the process is
  * dead (0: never). Each step's name is appended to AMBIENT_STOP_FILE.steps. The steps are found at run time, so that no list of
  * them can be out of date, and the product knows nothing of it. */
+/* libc declares these functions with reserved names for their parameters.
+ * NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -101,3 +103,4 @@ int unlinkat(int folder, const char *path, int flags)
 	step(path);
 	return result;
 }
+/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */
