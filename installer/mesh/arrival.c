@@ -34,7 +34,8 @@ struct mesh_arrival {
 	enum arrival_stage stage;
 	struct mesh_pod *pod; /* from the decision on */
 	struct source_request *request;
-	bool has_read; /* the source was asked for this pod: it does not know it */
+	bool has_read;	     /* the source was asked for this pod: it does not know it */
+	bool is_new_sandbox; /* not another interface, or a second ADD, of one that is in already */
 	struct event *deadline;
 	double began, decided, reported;
 	char waits_for[256];
@@ -61,7 +62,8 @@ static void take_back(struct mesh_arrival *arrival)
 	struct mesh_pod *pod = arrival->pod;
 	if (!pod)
 		return;
-	if (arrival->stage == ARRIVAL_IN_TUNNEL) {
+	/* What an earlier ADD of the same sandbox did stays until its own DEL. */
+	if (arrival->stage == ARRIVAL_IN_TUNNEL && arrival->is_new_sandbox) {
 		/* ztunnel tries a refused Add again and is not ready until then: it has to be told. */
 		if (pod->tunnel != POD_TUNNEL_UNKNOWN && tunnel_delete(arrival->mesh->tunnel, pod->uid, NULL) == 0)
 			pod->tunnel = POD_TUNNEL_DELETING;
@@ -71,7 +73,10 @@ static void take_back(struct mesh_arrival *arrival)
 		pod->was_accepted = false;
 		mesh_remember_enrolled(arrival->mesh);
 	}
-	pod->is_torn_down = true;
+	if (!sandbox_is_held(&pod->sandbox) && !pod->sandbox.container_id)
+		pod->is_torn_down = true;
+	/* The plugin takes its rules away. */
+	pod->sandbox.is_suspect = sandbox_is_held(&pod->sandbox);
 	pod->arrival = NULL;
 	arrival->pod = NULL;
 	mesh_queue(pod);
@@ -153,11 +158,18 @@ static void pod_was_read(void *data, enum source_outcome outcome, const cJSON *o
 	struct mesh *mesh = arrival->mesh;
 	struct error problem = { 0 };
 	cleanup_pod struct pod *pod = NULL;
+	const char *uid = arrival->attachment.pod_uid;
 	char why[1200];
 	arrival->request = NULL;
 	arrival->has_read = true;
 	if (outcome == SOURCE_DONE) {
-		if (pod_from_json(object, &problem, &pod) == 0 && mesh_put_pod(mesh, &pod, &problem, NULL) == 0) {
+		int result = pod_from_json(object, &problem, &pod);
+		if (result == 0 && uid && !pod_is_called(pod, uid)) {
+			/* A successor of the name may run on another node: it is no concern of ours. */
+			decide_without_pod(arrival, "the source knows only another pod of this name");
+			return;
+		}
+		if (result == 0 && mesh_put_pod(mesh, &pod, &problem, NULL) == 0) {
 			look(arrival);
 			return;
 		}
@@ -174,7 +186,7 @@ static void pod_was_read(void *data, enum source_outcome outcome, const cJSON *o
 static void look(struct mesh_arrival *arrival)
 {
 	struct mesh *mesh = arrival->mesh;
-	const struct attachment *attachment = &arrival->attachment;
+	struct attachment *attachment = &arrival->attachment;
 	struct error error = { 0 };
 	if (selection_is_excluded(&mesh->settings.selection, attachment->pod_namespace)) {
 		skip(arrival, "its namespace is excluded (setting excludeNamespaces)");
@@ -198,6 +210,7 @@ static void look(struct mesh_arrival *arrival)
 			decide_without_pod(arrival, "the source knows only another pod of this name");
 			return;
 		}
+		wait_for(arrival, "the source has not answered yet");
 		arrival->stage = ARRIVAL_READS;
 		if (mesh->source.get_pod(mesh->source.self, attachment->pod_namespace, attachment->pod_name, pod_was_read,
 					 arrival, &error, &arrival->request) < 0)
@@ -210,6 +223,9 @@ static void look(struct mesh_arrival *arrival)
 		return;
 	}
 	mesh_decide(pod);
+	/* Runtimes of old tell no uid. */
+	if (!attachment->pod_uid)
+		attachment->pod_uid = strdup(pod->uid);
 	if (!pod->decision.wanted) {
 		/* Not the sandbox that was: its DEL may come later, or never. */
 		if (!sandbox_is_held(&pod->sandbox)) {
@@ -221,13 +237,20 @@ static void look(struct mesh_arrival *arrival)
 	}
 	if (pod->arrival)
 		finish(pod->arrival, CNI_TRY_AGAIN_LATER, "another ADD of the same pod has come");
+	/* What is decided now holds for this ADD, whatever changes meanwhile: reconciling follows. */
+	redirect_clear(&attachment->redirect);
+	if (redirect_copy(&pod->wanted, &error, &attachment->redirect) < 0) {
+		finish(arrival, CNI_INTERNAL, error.message);
+		return;
+	}
 	arrival->stage = ARRIVAL_APPLIES;
 	arrival->pod = pod;
 	pod->arrival = arrival;
 	arrival->decided = mesh_now();
 	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_DECISION],
 			  arrival->decided - arrival->began);
-	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason, &pod->wanted);
+	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason,
+				   &attachment->redirect);
 }
 
 /* False: the arrival is over. */
@@ -262,6 +285,10 @@ static void deadline_passed(evutil_socket_t fd, short what, void *data)
 		finish(arrival, CNI_TRY_AGAIN_LATER, "the plugin did not report");
 		return;
 	}
+	if (arrival->stage == ARRIVAL_WAITS || arrival->stage == ARRIVAL_READS) {
+		decide_without_pod(arrival, arrival->waits_for);
+		return;
+	}
 	snprintf(message, sizeof message, "%s; the runtime will try again", arrival->waits_for);
 	finish(arrival, CNI_TRY_AGAIN_LATER, message);
 }
@@ -290,7 +317,10 @@ int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int net
 	mesh_arm(arrival->deadline, ARRIVAL_PATIENCE);
 	/* Before anything is told: a listener may be told at once. */
 	*ret_arrival = arrival;
-	look(arrival);
+	if (mesh->is_stopped)
+		finish(arrival, CNI_TRY_AGAIN_LATER, "the node agent stops");
+	else
+		look(arrival);
 	return 0;
 }
 
@@ -314,9 +344,14 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	/* From here on the new sandbox takes the old one's place everywhere; another interface of the same one changes little.
 	 */
 	arrival->stage = ARRIVAL_IN_TUNNEL;
-	if (!pod->sandbox.container_id || strcmp(pod->sandbox.container_id, arrival->attachment.container_id) != 0) {
+	arrival->is_new_sandbox = !sandbox_is_held(&pod->sandbox) || !pod->sandbox.container_id ||
+				  strcmp(pod->sandbox.container_id, arrival->attachment.container_id) != 0;
+	if (arrival->is_new_sandbox) {
+		mesh_probe_remove(pod);
 		sandbox_forget(pod);
-		pod->tunnel = POD_TUNNEL_UNKNOWN;
+		/* An Add of the new namespace replaces the old one; where none comes, a Del is needed. */
+		bool is_known = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
+		pod->tunnel = is_known ? POD_TUNNEL_KEPT : POD_TUNNEL_UNKNOWN;
 	}
 	pod->is_torn_down = false;
 	pod->is_releasing = false;
@@ -324,7 +359,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	pod->drain_began = 0;
 	redirect_clear(&pod->sandbox.in_force);
 	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_hold_unseen(pod, arrival->netns, &error) < 0 ||
-	    redirect_copy(&pod->wanted, &error, &pod->sandbox.in_force) < 0) {
+	    redirect_copy(&arrival->attachment.redirect, &error, &pod->sandbox.in_force) < 0) {
 		finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
 		return;
 	}
@@ -341,7 +376,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	/* The report is checked while the tunnel opens its listeners. */
 	if (!ask_tunnel(arrival))
 		return;
-	if (redirect_verify(pod->sandbox.session, &pod->wanted, REDIRECT_STAGE_FULL, &error, &difference) < 0) {
+	if (redirect_verify(pod->sandbox.session, &pod->sandbox.in_force, REDIRECT_STAGE_FULL, &error, &difference) < 0) {
 		finish(arrival, CNI_INTERNAL, error.message);
 	} else if (difference.text[0]) {
 		char message[700];
@@ -371,9 +406,7 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 		return;
 	}
 	arrival->attachment.is_enrolled = true;
-	redirect_clear(&arrival->attachment.redirect);
-	if (redirect_copy(&pod->wanted, &problem, &arrival->attachment.redirect) < 0 ||
-	    attachment_write(mesh->settings.run_dir, &arrival->attachment, &problem) < 0) {
+	if (attachment_write(mesh->settings.run_dir, &arrival->attachment, &problem) < 0) {
 		finish(arrival, CNI_IO_FAILURE, problem.message);
 		return;
 	}
@@ -429,6 +462,7 @@ static void detach(struct mesh_pod *pod)
 		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");
 	sandbox_forget(pod);
 	pod->is_torn_down = true;
+	pod->is_remembered = false;
 	pod->is_enrolled = false;
 	pod->is_releasing = false;
 	pod->was_accepted = false;

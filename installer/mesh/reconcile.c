@@ -112,7 +112,9 @@ static bool step_rules(struct mesh_pod *pod)
 {
 	struct sandbox *sandbox = &pod->sandbox;
 	struct error error = { 0 };
-	bool is_accepted = pod->tunnel == POD_TUNNEL_ACCEPTED && mesh_probe_holds(pod);
+	size_t addresses = 0;
+	mesh_pod_addresses(pod, &addresses);
+	bool is_accepted = pod->tunnel == POD_TUNNEL_ACCEPTED && (addresses == 0 || mesh_probe_holds(pod));
 	bool is_full = pod->is_enrolled || is_accepted;
 	enum redirect_standing target = is_full ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
 	if (sandbox->standing == target && redirect_equal(&sandbox->in_force, &pod->wanted)) {
@@ -324,9 +326,9 @@ static void release(struct mesh_pod *pod)
 
 bool mesh_has_traces(const struct mesh_pod *pod)
 {
-	return sandbox_is_held(&pod->sandbox) || pod->is_enrolled || pod->is_releasing || pod->tunnel == POD_TUNNEL_ACCEPTED ||
-	       pod->tunnel == POD_TUNNEL_ADDING || pod->tunnel == POD_TUNNEL_REFUSED || pod->tunnel == POD_TUNNEL_DELETING ||
-	       pod->annotation != NULL || pod->patch != NULL;
+	bool is_in_tunnel = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
+	return sandbox_is_held(&pod->sandbox) || pod->is_enrolled || pod->is_releasing || is_in_tunnel || pod->annotation ||
+	       pod->patch;
 }
 
 enum mesh_state mesh_state_of(const struct mesh_pod *pod)
@@ -356,6 +358,8 @@ void mesh_reconcile(struct mesh_pod *pod)
 	double early = pod->retry_after > 0 ? pod->retry_after - mesh_now() : 0;
 	if (early > 0)
 		mesh_queue_after(pod, early);
+	if (mesh_is_synced(mesh) && (sandbox_is_held(&pod->sandbox) || !pod->decision.wanted))
+		pod->is_remembered = false;
 	enum mesh_state state = mesh_state_of(pod);
 	if (state != pod->shown_state) {
 		pod->shown_state = state;
@@ -422,8 +426,8 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 	{
 		struct error error = { 0 };
 		/* A new pod's rules are the plugin's report away; then its Add follows by itself. */
-		bool is_in = sandbox_is_held(&pod->sandbox) && pod->sandbox.standing != REDIRECT_STANDING_NOTHING;
-		if (!is_in && !pod->is_remembered)
+		bool is_held = sandbox_is_held(&pod->sandbox);
+		if (is_held ? pod->sandbox.standing == REDIRECT_STANDING_NOTHING : !pod->is_remembered)
 			continue;
 		/* On its last way out, its Del is what the tunnel needs. */
 		if (pod->tunnel == POD_TUNNEL_DELETING || pod->tunnel == POD_TUNNEL_DELETED)
@@ -441,10 +445,8 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 		}
 		count++;
 		/* A Keep is not answered: the pod's Add follows when its namespace is found. */
-		if (workload.netns >= 0) {
-			pod->tunnel = POD_TUNNEL_ADDING;
-			pod->is_in_snapshot = true;
-		}
+		pod->tunnel = workload.netns >= 0 ? POD_TUNNEL_ADDING : POD_TUNNEL_KEPT;
+		pod->is_in_snapshot = workload.netns >= 0;
 	}
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a tunnel connected and is told of %zu pods", count);
 }
@@ -461,7 +463,7 @@ void mesh_tunnel_connections_changed(void *data, size_t count)
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
 		/* What it accepted it may have forgotten by now; redirects and annotation stay. */
-		if (count == 0 && pod->tunnel == POD_TUNNEL_ACCEPTED)
+		if (count == 0 && (pod->tunnel == POD_TUNNEL_ACCEPTED || pod->tunnel == POD_TUNNEL_KEPT))
 			pod->tunnel = POD_TUNNEL_UNKNOWN;
 		if (pod->decision.wanted)
 			mesh_queue(pod);

@@ -109,7 +109,10 @@ struct untrue {
 static int collect_untrue(void *data, struct attachment *attachment, struct error *error)
 {
 	struct untrue *untrue = data;
-	const struct mesh_pod *pod = attachment->pod_uid ? mesh_find_pod(untrue->mesh, attachment->pod_uid) : NULL;
+	if (!attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
+		return 0;
+	const struct mesh_pod *pod = mesh_find_pod_of_sandbox(untrue->mesh, attachment->pod_namespace, attachment->pod_name,
+							      attachment->pod_uid);
 	/* While an ADD is under way it writes them itself. */
 	if (!pod || !pod->is_attachment_stale || pod->arrival || !pod->sandbox.container_id ||
 	    strcmp(pod->sandbox.container_id, attachment->container_id) != 0)

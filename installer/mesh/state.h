@@ -40,6 +40,7 @@ struct sandbox {
 
 enum pod_tunnel {
 	POD_TUNNEL_UNKNOWN, /* nothing asked; or what was accepted may be forgotten by now */
+	POD_TUNNEL_KEPT,    /* it may run the pod, by a Keep or in an older namespace: needs an Add, or a Del */
 	POD_TUNNEL_ADDING,  /* an Add is on its way */
 	POD_TUNNEL_ACCEPTED,
 	POD_TUNNEL_REFUSED,  /* the latest Add was answered with an error */
@@ -72,7 +73,7 @@ struct mesh_pod {
 	struct sandbox sandbox;
 	bool is_attachment_stale; /* its attachment may say something else than what stands */
 	bool is_torn_down;	  /* its sandbox was removed: no namespace is looked for until an ADD brings one */
-	bool is_remembered;	  /* an earlier run of the agent had it enrolled, and the source has not shown it yet */
+	bool is_remembered;	  /* an earlier run of the agent had it enrolled, and it was not looked at yet */
 	bool is_enrolled;	  /* the redirects stood while the tunnel had accepted: in force until it is released */
 	bool is_releasing;
 	bool is_stranded; /* mesh_release_all could not take its annotation off: it stays enrolled */
@@ -174,6 +175,8 @@ struct mesh_pod *mesh_find_pod_by_name(const struct mesh *mesh, const char *name
 /* The pod of a source's uid, or of a static pod's config.hash. */
 struct mesh_pod *mesh_find_pod_of_sandbox(const struct mesh *mesh, const char *namespace_name, const char *name,
 					  const char *uid);
+/* Whether a runtime means this pod by the uid: it knows a static pod by its config.hash. */
+bool pod_is_called(const struct pod *pod, const char *uid);
 struct mesh_namespace *mesh_find_namespace(const struct mesh *mesh, const char *name);
 /* A pod that only its names are known of. NULL: no memory. */
 struct mesh_pod *mesh_add_pod(struct mesh *mesh, const char *uid, const char *namespace_name, const char *name,

@@ -45,6 +45,12 @@ struct mesh_pod *mesh_find_pod_by_name(const struct mesh *mesh, const char *name
 	return NULL;
 }
 
+bool pod_is_called(const struct pod *pod, const char *uid)
+{
+	const char *hash = labels_get(&pod->annotations, ANNOTATION_STATIC_POD_UID);
+	return strcmp(pod->uid, uid) == 0 || (hash && strcmp(hash, uid) == 0);
+}
+
 struct mesh_pod *mesh_find_pod_of_sandbox(const struct mesh *mesh, const char *namespace_name, const char *name,
 					  const char *uid)
 {
@@ -53,8 +59,7 @@ struct mesh_pod *mesh_find_pod_of_sandbox(const struct mesh *mesh, const char *n
 	{
 		if (!is_named(pod, namespace_name, name))
 			continue;
-		const char *hash = pod->object ? labels_get(&pod->object->annotations, ANNOTATION_STATIC_POD_UID) : NULL;
-		if (!uid || strcmp(pod->uid, uid) == 0 || (hash && strcmp(hash, uid) == 0))
+		if (!uid || strcmp(pod->uid, uid) == 0 || (pod->object && pod_is_called(pod->object, uid)))
 			return pod;
 	}
 	return NULL;
@@ -178,6 +183,26 @@ void mesh_decide(struct mesh_pod *pod)
 	mesh_queue(pod);
 }
 
+/* Before its mirror pod is known, a static pod's sandbox is remembered by its config.hash. */
+static void adopt_sandbox(struct mesh_pod *pod)
+{
+	const char *hash = labels_get(&pod->object->annotations, ANNOTATION_STATIC_POD_UID);
+	struct mesh_pod *twin = hash ? mesh_find_pod(pod->mesh, hash) : NULL;
+	if (!twin || twin == pod || twin->object || twin->arrival)
+		return;
+	sandbox_let_go(twin);
+	if (twin->tunnel != POD_TUNNEL_UNKNOWN)
+		tunnel_delete(pod->mesh->tunnel, twin->uid, NULL);
+	if (!sandbox_is_held(&pod->sandbox) && !pod->sandbox.container_id) {
+		sandbox_forget(pod);
+		pod->sandbox = twin->sandbox;
+		pod->sandbox.is_looked_at = false;
+		pod->is_attachment_stale = twin->is_attachment_stale;
+		twin->sandbox = (struct sandbox){ .netns = -1 };
+	}
+	mesh_forget_pod(twin);
+}
+
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod)
 {
 	struct pod *put = *object;
@@ -191,6 +216,7 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
 	pod->is_listed = true;
+	adopt_sandbox(pod);
 	mesh_annotation_seen(pod);
 	mesh_decide(pod);
 	if (ret_pod)
@@ -401,8 +427,9 @@ void mesh_list_finished(void *data, enum source_kind kind)
 		  mesh->namespaces_count);
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
-		pod->is_remembered = false;
 		mesh_decide(pod);
+		/* Until its namespace is found, the tunnel has to be told to keep what runs. */
+		pod->is_remembered &= pod->decision.wanted;
 		mesh_queue(pod);
 	}
 	/* A pod that was on its way out when an earlier run ended may be out: the file still names it. */

@@ -58,9 +58,9 @@ def test_the_tunnel_dies_at_every_message(node, when):
     pod, other = node.pod(), node.pod()
     other.annotations["unused"] = "x"
     for message in (("add", pod.uid), ("snapshot-sent", "")):
+        node.tunnel.die_at = (*message, when)
         if message[0] == "snapshot-sent":
             node.tunnel.disconnect()
-        node.tunnel.die_at = (*message, when)
         node.join()
         node.tunnel.wait(lambda: node.tunnel.die_at is None)
         pod.enter()

@@ -1,0 +1,167 @@
+"""What a reading of the agent's core found: each case was wrong once."""
+import json
+import socket
+import time
+
+from .cni import Runtime
+from .node import eventually
+
+
+def connect(node):
+    """To the agent's socket, as a plugin does."""
+    plugin = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    plugin.settimeout(10)
+    plugin.connect(str(node.run_dir / "installer.sock"))
+    return plugin
+
+
+def ask(plugin, pod, interface="eth0"):
+    """The question of an ADD; returns the answer."""
+    attachment = {"network": "podnet", "containerID": Runtime.container(pod), "interface": interface, "netnsPath": pod.path,
+                  "podNamespace": pod.namespace, "podName": pod.name, "podUID": pod.uid, "addresses": [pod.address]}
+    with open(pod.path, "rb") as netns:
+        message = {"type": "add", "version": 1, "minimumVersion": 1, "attachment": attachment}
+        socket.send_fds(plugin, [json.dumps(message).encode()], [netns.fileno()])
+    return json.loads(plugin.recv(65536))
+
+
+def test_a_successor_of_the_name_on_another_node_is_left_alone(cluster):
+    """An ADD whose pod is gone; a pod of its name lives elsewhere by now and is none of ours, above all not its annotation."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    pod = cluster.pod(show=False, starts=True)
+    successor = pod.object()
+    successor["metadata"].update(uid="11111111-0000-4000-8000-000000000000",
+                                 annotations={"ambient.istio.io/redirection": "enabled"})
+    successor["spec"]["nodeName"] = "elsewhere"
+    cluster.api.put("pods", successor)
+    status, error = runtime.call("ADD", pod)
+    assert status == 1 and error["code"] == 11 and "only another pod of this name" in error["msg"], error
+    time.sleep(0.3)
+    assert pod.annotation() == "enabled" and not pod.patches()
+    assert pod.key not in cluster.pods()
+
+
+def test_a_pod_that_is_kept_and_gone_is_deleted(cluster):
+    """While the server is away the tunnel is told to keep a pod whose namespace is not found; then it turns out to be gone."""
+    pod, other = cluster.pod(), cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    eventually(lambda: len(cluster.enrolled()) == 2)
+    cluster.kill()
+    cluster.stop_api()
+    for path in (cluster.proc / str(pod.holder.pid)).rglob("cgroup"):
+        path.unlink()
+    cluster.start(wait=False)
+    cluster.log_has("the tunnel is told of the 2 pods that are remembered", 15)
+    cluster.tunnel.wait(lambda: ("keep", pod.uid) in cluster.tunnel.requests)
+    assert pod.uid in cluster.tunnel.workloads
+    cluster.api.delete_pod(pod.namespace, pod.name)
+    cluster.start_api()
+    cluster.tunnel.wait(lambda: pod.uid not in cluster.tunnel.workloads)
+    cluster.enabled([other])
+
+
+def test_a_pod_that_is_not_found_at_once_is_kept(cluster):
+    """The agent comes back and does not find a pod's namespace yet: the tunnel goes on with it, and so do its peers."""
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    eventually(lambda: len(cluster.enrolled()) == 1)
+    cluster.kill()
+    cgroup = cluster.proc / str(pod.holder.pid) / "cgroup"
+    text = cgroup.read_text()
+    cgroup.write_text("0::/elsewhere\n")
+    cluster.start()
+    cluster.tunnel.wait(lambda: ("keep", pod.uid) in cluster.tunnel.requests)
+    time.sleep(0.3)
+    assert pod.uid in cluster.tunnel.workloads
+    cgroup.write_text(text)
+    cluster.enabled()
+    assert not [kind for kind, uid in cluster.tunnel.requests if kind == "delete"]
+
+
+def test_a_static_pod_survives_a_restart(node):
+    """Its runtime knows it by config.hash, its mirror pod has another uid."""
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(show=False, starts=True)
+    uid, pod.uid = pod.uid, "0123456789abcdef0123456789abcdef"
+    pod.annotations["kubernetes.io/config.hash"] = pod.uid
+    mirror = pod.object()
+    mirror["metadata"]["uid"] = uid
+    node.write(f"pod-{pod.number}.json", mirror)
+    eventually(lambda: pod.key in node.pods())
+    runtime.add(pod)
+    assert uid in node.tunnel.workloads and pod.redirects()
+    eventually(lambda: node.enrolled() == {uid})
+    handles = pod.handles()
+    node.kill()
+    node.start()
+    eventually(lambda: (pod.view() or {}).get("state") == "enabled", what=node.log)
+    time.sleep(0.3)
+    assert pod.handles() == handles and set(node.tunnel.workloads) == {uid}
+    runtime.check(pod)
+    runtime.delete(pod)
+    eventually(lambda: not node.tunnel.workloads and not node.probes())
+
+
+def test_a_second_interface_that_fails_takes_nothing_away(node):
+    """The sandbox is in the mesh by its first ADD: it stays so until that one's DEL."""
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    runtime.add(pod)
+    for _ in range(2):
+        with connect(node) as plugin:
+            assert ask(plugin, pod, "net1")["type"] == "decision"
+        time.sleep(0.1)
+        assert pod.is_in()
+        node.leave()
+        pod.exit()
+        node.join()
+        pod.enter()
+
+
+def test_the_server_hangs_during_an_add(new_cluster):
+    """It takes connections and never answers: a pod of a namespace that is outside starts all the same."""
+    cluster = new_cluster()
+    runtime = Runtime(cluster)
+    cluster.label("office")
+    cluster.join()
+    eventually(lambda: "office" in cluster.outside() and "shop" not in cluster.outside())
+    cluster.kill()
+    cluster.stop_api()
+    cluster.api._placeholder.listen()
+    cluster.start(wait=False)
+    pod, inside = cluster.pod(show=False, starts=True, namespace="office"), cluster.pod(show=False, starts=True)
+    cluster.log_has("ambient-installer")
+
+    def answers():
+        try:
+            return connect(cluster).close() is None
+        except OSError:
+            return False
+
+    eventually(answers)
+    processes = [runtime.start("ADD", pod), runtime.start("ADD", inside)]
+    assert runtime.finish(processes[0])[0] == 0, cluster.log()
+    status, error = runtime.finish(processes[1])
+    assert status == 1 and error["code"] == 11, error
+    assert "the source knows" not in error["msg"] and not pod.traces()
+    cluster.start_api()
+
+
+def test_an_add_that_asks_a_superseded_agent(node):
+    """Its connection was taken before the successor came; the question comes after."""
+    with connect(node) as plugin, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as successor:
+        time.sleep(0.1)
+        path = node.run_dir / "installer.sock"
+        successor.bind(str(path) + ".new")
+        successor.listen()
+        path.with_name("installer.sock.new").rename(path)
+        node.log_has("a successor")
+        node.join()
+        answer = ask(plugin, node.pod(starts=True))
+        assert answer["type"] == "result" and answer["code"] == 11, answer
+    assert node.agent.poll() is None
