@@ -272,6 +272,11 @@ int sandbox_repair(struct mesh_pod *pod, struct error *error)
 		mesh_log(pod, LOG_LEVEL_INFO, "adopt", "the rules of an earlier run were replaced: %s", difference.text);
 		return 0;
 	}
+	/* A runtime that takes the network down is not at fault; but as long as the pod may send a packet, rules stand. */
+	if (!pod->object || pod->object->is_deleting || pod->object->has_ended) {
+		mesh_log(pod, LOG_LEVEL_DEBUG, "repair", "while the pod ends, its redirection was put right: %s", difference.text);
+		return 0;
+	}
 	pod->mesh->settings.metrics
 		->drift_repairs[sandbox->suspicion == DRIFT_ROUTING ? METRICS_DRIFT_ROUTES : METRICS_DRIFT_RULES]++;
 	mesh_log(pod, LOG_LEVEL_WARN, "repair", "somebody changed the pod's redirection, it was put right in %.1f ms: %s",

@@ -177,7 +177,7 @@ static int take_answer(struct connection *connection, const uint8_t *bytes, size
 	if (entry->request->kind == TUNNEL_SNAPSHOT_SENT) {
 		connection->is_snapshot_accepted = is_accepted;
 		log_write(server_log(connection->server), is_accepted ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, NULL,
-			  "tunnel (pid %d): snapshot %s%s", (int)connection->pid,
+			  "%s: snapshot %s%s", connection->name,
 			  is_accepted ? "accepted" : "not accepted: ", refusal.message);
 	}
 
@@ -207,7 +207,7 @@ static int take_packet(struct connection *connection, const uint8_t *bytes, size
 		return -1;
 	if (version > 1)
 		log_write(server_log(connection->server), LOG_LEVEL_WARN, NULL,
-			  "tunnel (pid %d) speaks protocol version %d, we speak 1", (int)connection->pid, version);
+			  "%s speaks protocol version %d, we speak 1", connection->name, version);
 	event_del(connection->deadline_event);
 	connection->state = CONNECTION_NEW;
 	server_said_hello(connection->server, connection);
@@ -259,6 +259,7 @@ int connection_new(struct tunnel_server *server, struct event_base *base, int fd
 	connection->server = server;
 	connection->fd = fd;
 	connection->pid = pid;
+	snprintf(connection->name, sizeof connection->name, pid ? "tunnel (pid %d)" : "the tunnel", (int)pid);
 	connection->can_send = true;
 	connection->accepted = connection_now();
 	TAILQ_INIT(&connection->waiting);
@@ -347,8 +348,8 @@ void connection_end(struct connection *connection, enum tunnel_outcome sent, con
 {
 	if (connection->state == CONNECTION_ENDED)
 		return;
-	log_write(server_log(connection->server), LOG_LEVEL_INFO, NULL, "tunnel (pid %d) disconnected: %s",
-		  (int)connection->pid, reason);
+	log_write(server_log(connection->server), LOG_LEVEL_INFO, NULL, "%s disconnected: %s",
+		  connection->name, reason);
 	bool was_up = connection->state != CONNECTION_SILENT;
 	connection->state = CONNECTION_ENDED;
 	stop(connection);

@@ -153,7 +153,7 @@ void server_settle(struct tunnel_server *server, struct connection *connection, 
 
 void server_said_hello(struct tunnel_server *server, struct connection *connection)
 {
-	log_write(server->log, LOG_LEVEL_INFO, NULL, "tunnel (pid %d) connected%s", (int)connection->pid,
+	log_write(server->log, LOG_LEVEL_INFO, NULL, "%s connected%s", connection->name,
 		  server->is_ready ? "" : ": its snapshot waits until the pods of this node are known");
 	tell_soon(server);
 }
