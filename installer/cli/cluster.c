@@ -27,15 +27,19 @@ struct cluster {
 	struct error error;
 };
 
-/* "$KUBECONFIG may be a list; kubectl merges it, we take its first." */
-static char *kubectls_kubeconfig(void)
+/* $KUBECONFIG may be a list, which kubectl merges; its first is taken. */
+char *cluster_kubectls_kubeconfig(void)
 {
 	const char *list = getenv("KUBECONFIG"), *home = getenv("HOME");
 	char *path = NULL;
 	if (list && list[0])
-		return strndup(list, strcspn(list, ":"));
-	if (home && home[0] && asprintf(&path, "%s/.kube/config", home) < 0)
-		return NULL;
+		path = strndup(list, strcspn(list, ":"));
+	else if (home && home[0] && asprintf(&path, "%s/.kube/config", home) < 0)
+		path = NULL;
+	if (path && access(path, F_OK) < 0) {
+		free(path);
+		path = NULL;
+	}
 	return path;
 }
 
@@ -46,8 +50,8 @@ static int choose(struct cluster *cluster, const struct installer_config *config
 		if (!cluster->kubeconfig)
 			return error_set(error, ENOMEM, "cannot keep the kubeconfig's path");
 	} else if (!config->kubernetes_service_host[0]) {
-		cluster->kubeconfig = kubectls_kubeconfig();
-		if (!cluster->kubeconfig || access(cluster->kubeconfig, F_OK) < 0)
+		cluster->kubeconfig = cluster_kubectls_kubeconfig();
+		if (!cluster->kubeconfig)
 			return error_say(error, ENOENT,
 					 "there are no credentials for the API server: this is no pod, and there is no "
 					 "kubeconfig (--kubeconfig PATH, or $KUBECONFIG)");

@@ -9,10 +9,15 @@
 
 struct cluster;
 
+/* The kubeconfig that kubectl would take, where it is there: $KUBECONFIG's first, or .kube/config at home. malloc'ed; NULL:
+ * none. */
+char *cluster_kubectls_kubeconfig(void);
+
 /* Whose credentials: `kubeconfig` where it is not NULL, else those of the configuration, else (outside a cluster) what kubectl
- * would take: $KUBECONFIG, or .kube/config at home. `ret_whose` says so, for people; borrowed from the cluster. */
+ * would take: $KUBECONFIG, or .kube/config at home. */
 int cluster_open(const struct installer_config *config, const char *kubeconfig, struct error *error,
 		 struct cluster **ret_cluster);
+/* Says so, for people: "by /root/.kube/config". */
 const char *cluster_whose(const struct cluster *cluster);
 void cluster_close(struct cluster *cluster); /* NULL is fine */
 void cluster_closep(struct cluster **cluster);

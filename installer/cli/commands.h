@@ -14,6 +14,7 @@ int command_doctor(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_install(int argc, char **argv);
 int command_pause(int argc, char **argv);
+int command_preview(int argc, char **argv);
 int command_render(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_uninstall(int argc, char **argv);

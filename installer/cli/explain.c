@@ -10,7 +10,9 @@
 #include "installer/cli/admin_client.h"
 #include "installer/cli/commands.h"
 #include "installer/cli/diagnosis.h"
+#include "installer/cli/policies.h"
 #include "installer/cli/print.h"
+#include "installer/kube/client.h"
 #include "installer/mesh/object.h"
 
 static int failed(const char *command, const struct error *error, int status)
@@ -157,23 +159,93 @@ static void print_story(const cJSON *pod)
 		     print_seconds((long)json_number(pod, "repairPausedSeconds"), age));
 }
 
+/* What the cluster says of the pod, by a person's kubeconfig. */
+struct cluster_story {
+	cJSON *findings; /* [{"kind", "blocked", "finding"}] */
+	char unread[1400];
+	const char *blocked; /* the first finding that blocks; borrowed from `findings` */
+};
+
+static void take_finding(void *data, bool is_blocked, const char *kind, const char *text)
+{
+	struct cluster_story *story = data;
+	cJSON *finding = cJSON_CreateObject();
+	cJSON_AddStringToObject(finding, "kind", kind);
+	cJSON_AddBoolToObject(finding, "blocked", is_blocked);
+	cJSON_AddStringToObject(finding, "finding", text);
+	if (json_append(story->findings, finding) && is_blocked && !story->blocked)
+		story->blocked = json_text(finding, "finding");
+}
+
+static int ask_cluster(const struct installer_config *config, const char *kubeconfig, const cJSON *pod, struct error *error,
+		       struct cluster_story *story)
+{
+	cleanup_cluster struct cluster *cluster = NULL;
+	cleanup_policies struct policies policies = { 0 };
+	cleanup_cjson cJSON *object = NULL;
+	const char *namespace_name = json_text(pod, "namespace");
+	cleanup_free char *place = kube_escape(namespace_name), *name = kube_escape(json_text(pod, "name")), *path = NULL;
+	if (!place || !name || asprintf(&path, "/api/v1/namespaces/%s/pods/%s", place, name) < 0) {
+		path = NULL;
+		return error_set(error, ENOMEM, "cannot ask the API server");
+	}
+	if (cluster_open(config, kubeconfig, error, &cluster) < 0 || cluster_get(cluster, path, error, &object) < 0 ||
+	    policies_read(cluster, config, namespace_name, error, &policies) < 0)
+		return -1;
+	policies_of_waypoint(&policies, take_finding, story);
+	policies_of_pod(&policies, object, take_finding, story);
+	snprintf(story->unread, sizeof story->unread, "%s", policies.unread);
+	return 0;
+}
+
+/* The agent's own account is never used for this: it may not read policies, and people's rights differ. */
+static void read_cluster(const struct installer_config *config, const char *kubeconfig, const cJSON *pod,
+			 struct cluster_story *story)
+{
+	cleanup_free char *own = kubeconfig ? NULL : cluster_kubectls_kubeconfig();
+	struct error error = { 0 };
+	if (!kubeconfig && !own)
+		snprintf(story->unread, sizeof story->unread,
+			 "waypoint and policies: there is no kubeconfig here (--kubeconfig FILE, or $KUBECONFIG)");
+	else if (ask_cluster(config, kubeconfig ? kubeconfig : own, pod, &error, story) < 0)
+		snprintf(story->unread, sizeof story->unread, "waypoint and policies: %s", error.message);
+}
+
+static void print_cluster(const struct cluster_story *story)
+{
+	const cJSON *finding;
+	cJSON_ArrayForEach (finding, story->findings) {
+		bool is_waypoint = strcmp(json_text(finding, "kind"), "waypoint") == 0;
+		step(is_waypoint ? "waypoint" : "policy", json_truth(finding, "blocked") ? COLOUR_BAD : COLOUR_NONE, "%s%s%s",
+		     is_waypoint ? "" : json_text(finding, "kind"), is_waypoint ? "" : " ", json_text(finding, "finding"));
+	}
+	if (story->unread[0])
+		step("not read", COLOUR_SOFT, "%s", story->unread);
+	else if (cJSON_GetArraySize(story->findings) == 0)
+		step("policy", COLOUR_NONE, "none selects it, and no waypoint is named");
+}
+
 int command_explain(int argc, char **argv)
 {
-	enum { OUTPUT = 'o' };
+	enum { OUTPUT = 'o', KUBECONFIG = 'k' };
 	static const struct option options[] = {
 		CONFIG_OPTIONS,
+		{ "kubeconfig", required_argument, NULL, KUBECONFIG },
 		{ "output", required_argument, NULL, OUTPUT },
 		{ NULL, 0, NULL, 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_admin struct admin admin = { 0 };
+	cleanup_installer_config struct installer_config config = { 0 };
 	cleanup_cjson cJSON *agent = NULL, *pod = NULL;
 	cleanup_free char *path = NULL;
 	struct error error = { 0 };
-	const char *output = "text";
+	const char *output = "text", *kubeconfig = NULL;
 	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
 		if (option == OUTPUT)
 			output = optarg;
+		else if (option == KUBECONFIG)
+			kubeconfig = optarg;
 		else if (option == '?')
 			return EXIT_STATUS_USAGE;
 		else if (config_options_take(&config_options, option, optarg, &error) < 0)
@@ -187,7 +259,8 @@ int command_explain(int argc, char **argv)
 	}
 	if (admin_pod_path(argv[optind], "?verify=1", &error, &path) < 0)
 		return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	if (admin_find(&config_options, &error, &admin) < 0 || admin_get(&admin, "/status", &error, &agent) < 0)
+	if (admin_find(&config_options, &error, &admin) < 0 || config_options_load(&config_options, &error, &config) < 0 ||
+	    admin_get(&admin, "/status", &error, &agent) < 0)
 		return failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (admin_get(&admin, path, &error, &pod) < 0) {
 		failed(argv[0], &error, EXIT_STATUS_FAILED);
@@ -199,13 +272,29 @@ int command_explain(int argc, char **argv)
 	}
 	struct diagnosis diagnosis;
 	diagnose(pod, agent, &diagnosis);
+	cleanup_cjson cJSON *findings = cJSON_CreateArray();
+	struct cluster_story story = { .findings = findings };
+	if (json_truth(pod, "wanted"))
+		read_cluster(&config, kubeconfig, pod, &story);
+	if (!diagnosis.is_wrong && story.blocked) {
+		diagnosis.is_wrong = true;
+		snprintf(diagnosis.finding, sizeof diagnosis.finding,
+			 "It is in the mesh, nothing is wrong with it on this node, and the cluster stands in its way: %s.",
+			 story.blocked);
+	}
 	if (is_json) {
 		if (!cJSON_AddBoolToObject(pod, "healthy", !diagnosis.is_wrong) ||
 		    !cJSON_AddStringToObject(pod, "finding", diagnosis.finding) ||
-		    !cJSON_AddStringToObject(pod, "next", diagnosis.next) || print_json(pod) < 0)
+		    !cJSON_AddStringToObject(pod, "next", diagnosis.next) ||
+		    !cJSON_AddItemReferenceToObject(pod, "policies", findings) ||
+		    !cJSON_AddStringToObject(pod, "unread", story.unread) || print_json(pod) < 0)
 			return EXIT_STATUS_FAILED;
 	} else {
 		print_story(pod);
+		if (!json_truth(agent, "ready"))
+			step("agent", COLOUR_BAD, "not ready: %s", json_text(agent, "reason"));
+		if (json_truth(pod, "wanted"))
+			print_cluster(&story);
 		enum colour colour = diagnosis.is_wrong ? COLOUR_BAD : COLOUR_GOOD;
 		printf("\n%s%s%s\n", colour_begin(colour), diagnosis.finding, colour_end(colour));
 		if (diagnosis.next[0])

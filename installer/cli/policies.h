@@ -1,0 +1,37 @@
+/* What the cluster's policies do to a pod of the mesh, read with a person's rights: waypoints, AuthorizationPolicies,
+ * PeerAuthentications, NetworkPolicies. The agent reads none of these. */
+#ifndef AMBIENT_INSTALLER_CLI_POLICIES_H
+#define AMBIENT_INSTALLER_CLI_POLICIES_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+
+#include "installer/cli/cluster.h"
+
+/* Of one namespace, and of the mesh's root namespace. */
+struct policies {
+	const struct installer_config *config;
+	const char *namespace_name; /* borrowed */
+	cJSON *namespace_object;
+	cJSON *network, *authorization, *root_authorization, *peer,
+		*root_peer;				  /* lists; NULL: there are none, or may not be read */
+	cJSON *waypoint;				  /* the Gateway that is named; NULL: it is not there */
+	char waypoint_name[256], waypoint_namespace[256]; /* empty: none is named */
+	char unread[1024];				  /* a sentence on what may not be read; empty: nothing */
+};
+
+/* -1 only where the namespace itself can't be read; the rest is told in `unread`. */
+int policies_read(struct cluster *cluster, const struct installer_config *config, const char *namespace_name,
+		  struct error *error, struct policies *ret_policies);
+void policies_clear(struct policies *policies);
+#define cleanup_policies __attribute__((cleanup(policies_clear)))
+
+/* One finding: `is_blocked` where traffic of the pod is (or would be) lost that passes without the mesh. */
+typedef void (*policy_finding)(void *data, bool is_blocked, const char *kind, const char *text);
+
+/* Of the namespace's waypoint. */
+void policies_of_waypoint(const struct policies *policies, policy_finding tell, void *data);
+/* Of one pod, an object of the API server; each policy that selects it is named. */
+void policies_of_pod(const struct policies *policies, const cJSON *pod, policy_finding tell, void *data);
+
+#endif
