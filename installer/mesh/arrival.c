@@ -249,8 +249,7 @@ static void look(struct mesh_arrival *arrival)
 	arrival->decided = mesh_now();
 	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_DECISION],
 			  arrival->decided - arrival->began);
-	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason,
-				   &attachment->redirect);
+	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason, &attachment->redirect);
 }
 
 /* False: the arrival is over. */

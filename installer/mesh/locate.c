@@ -58,6 +58,9 @@ static void hold_named(struct mesh_pod *pod, const char *path)
 		return;
 	}
 	hold(pod, netns);
+	/* So that a restart finds it, even when the object is gone meanwhile. */
+	if (sandbox_is_held(&pod->sandbox) && !pod->sandbox.netns_path)
+		pod->sandbox.netns_path = strdup(path);
 }
 
 static const char *cgroup_uid(const struct mesh_pod *pod)

@@ -8,6 +8,7 @@
  *
  * Files are written a moment after something changed, together. One that can't be understood is set aside and made anew. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,13 @@ static bool add_pod(cJSON *array, const struct mesh_pod *pod)
 	    !cJSON_AddStringToObject(entry, "namespace", pod->namespace_name) ||
 	    !cJSON_AddStringToObject(entry, "name", pod->name) ||
 	    !cJSON_AddStringToObject(entry, "serviceAccount", pod->service_account))
+		return false;
+	/* Where an ADD brought it, its attachment knows. */
+	const struct sandbox *sandbox = &pod->sandbox;
+	if (!sandbox->container_id && sandbox->netns_path &&
+	    (!cJSON_AddStringToObject(entry, "netnsPath", sandbox->netns_path) ||
+	     !cJSON_AddNumberToObject(entry, "netnsDevice", (double)sandbox->id.device) ||
+	     !cJSON_AddNumberToObject(entry, "netnsInode", (double)sandbox->id.inode)))
 		return false;
 	cJSON *list = cJSON_AddArrayToObject(entry, "addresses");
 	for (size_t i = 0; list && i < count; i++) {
@@ -111,13 +119,14 @@ static int collect_untrue(void *data, struct attachment *attachment, struct erro
 	struct untrue *untrue = data;
 	if (!attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
 		return 0;
-	const struct mesh_pod *pod = mesh_find_pod_of_sandbox(untrue->mesh, attachment->pod_namespace, attachment->pod_name,
-							      attachment->pod_uid);
+	const struct mesh_pod *pod =
+		mesh_find_pod_of_sandbox(untrue->mesh, attachment->pod_namespace, attachment->pod_name, attachment->pod_uid);
 	/* While an ADD is under way it writes them itself. */
-	if (!pod || !pod->is_attachment_stale || pod->arrival || !pod->sandbox.container_id ||
-	    strcmp(pod->sandbox.container_id, attachment->container_id) != 0)
+	if (!pod || !pod->is_attachment_stale || pod->arrival || !pod->sandbox.container_id)
 		return 0;
-	bool is_enrolled = pod->sandbox.standing == REDIRECT_STANDING_FULL;
+	/* An older sandbox, whose DEL comes later, is not enrolled any more: a restart must not take it for the pod's. */
+	bool is_enrolled = pod->sandbox.standing == REDIRECT_STANDING_FULL &&
+			   strcmp(pod->sandbox.container_id, attachment->container_id) == 0;
 	if (attachment->is_enrolled == is_enrolled &&
 	    (!is_enrolled || redirect_equal(&attachment->redirect, &pod->sandbox.in_force)))
 		return 0;
@@ -223,12 +232,10 @@ int sandbox_remember(struct mesh_pod *pod, const struct attachment *attachment)
 }
 
 /* Whether the remembered path still leads where it did. */
-static bool leads_there(const char *path, struct netns_id id)
+static bool leads_there(const struct mesh *mesh, const char *path, struct netns_id id)
 {
 	cleanup_close int netns = -1;
-	struct netns_id found = { 0 };
-	return path && netns_open(path, NULL, &netns) == 0 && netns_identify(netns, NULL, &found) == 0 &&
-	       found.device == id.device && found.inode == id.inode;
+	return path && sandbox_open_path(mesh, path, id, NULL, &netns) == 0;
 }
 
 static int recall_attachment(void *data, struct attachment *attachment, struct error *error)
@@ -243,9 +250,10 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 	if (!pod)
 		return 0;
 	pod->is_attachment_stale = true;
-	/* Of two sandboxes of a pod, the one that is alive is meant. */
+	/* Of two sandboxes of a pod, the one that is alive is meant; of two that are alive, the one that is enrolled. */
 	if (pod->sandbox.container_id && strcmp(pod->sandbox.container_id, attachment->container_id) != 0 &&
-	    leads_there(pod->sandbox.netns_path, pod->sandbox.id))
+	    leads_there(mesh, pod->sandbox.netns_path, pod->sandbox.id) &&
+	    (!attachment->is_enrolled || !leads_there(mesh, attachment->netns_path, attachment->netns)))
 		return 0;
 	sandbox_remember(pod, attachment);
 	return 0;
@@ -260,8 +268,13 @@ static void report_corrupt(void *data, const char *message)
 static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, struct error *error)
 {
 	const char *uid = NULL, *namespace_name = NULL, *name = NULL, *service_account = NULL;
+	const char *netns_path = NULL;
+	long device = 0, inode = 0;
 	const cJSON *addresses = NULL, *redirect = NULL, *address;
-	if (json_get_string(entry, "uid", where, error, &uid) < 0 ||
+	if (json_get_string(entry, "netnsPath", where, error, &netns_path) < 0 ||
+	    json_get_integer(entry, "netnsDevice", where, 0, LONG_MAX, error, &device) < 0 ||
+	    json_get_integer(entry, "netnsInode", where, 0, LONG_MAX, error, &inode) < 0 ||
+	    json_get_string(entry, "uid", where, error, &uid) < 0 ||
 	    json_get_string(entry, "namespace", where, error, &namespace_name) < 0 ||
 	    json_get_string(entry, "name", where, error, &name) < 0 ||
 	    json_get_string(entry, "serviceAccount", where, error, &service_account) < 0 ||
@@ -286,6 +299,8 @@ static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, 
 	}
 	if (redirect && redirect_from_json(redirect, where, error, &pod->wanted) < 0)
 		return -1;
+	if (netns_path && !pod->sandbox.netns_path && (pod->sandbox.netns_path = strdup(netns_path)))
+		pod->sandbox.id = (struct netns_id){ .device = (dev_t)device, .inode = (ino_t)inode };
 	if (pod->sandbox.addresses_count == 0) {
 		char *texts[ATTACHMENT_ADDRESSES_MAX];
 		size_t count = 0;

@@ -12,6 +12,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
+#include "installer/mesh/finder.h"
 #include "installer/mesh/state.h"
 
 #define CLOSE_AFTER 1.0
@@ -132,16 +133,32 @@ int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error)
 	return sandbox_hold_unseen(pod, netns, error) < 0 ? -1 : sandbox_look(pod, error);
 }
 
+int sandbox_open_path(const struct mesh *mesh, const char *path, struct netns_id expected, struct error *error, int *ret_netns)
+{
+	const struct mesh_settings *settings = &mesh->settings;
+	cleanup_close int netns = -1;
+	struct netns_id id = { 0 };
+	/* A path as the runtime sees it; the agent may see the host's folders elsewhere. */
+	if (finder_open_path(path, settings->proc_dir, settings->netns_dir, &mesh->host, error, &netns) < 0 ||
+	    netns_identify(netns, error, &id) < 0)
+		return -1;
+	if (id.device != expected.device || id.inode != expected.inode)
+		return error_say(error, ENOENT, "%s leads to another namespace by now", path);
+	*ret_netns = steal_fd(&netns);
+	return 0;
+}
+
 int sandbox_reopen(struct mesh_pod *pod, struct error *error)
 {
 	cleanup_close int netns = -1;
-	struct netns_id id = { 0 };
 	if (!pod->sandbox.netns_path || pod->sandbox.id.inode == 0)
 		return error_say(error, ENOENT, "no network namespace is remembered");
-	if (netns_open(pod->sandbox.netns_path, error, &netns) < 0 || netns_identify(netns, error, &id) < 0)
+	if (sandbox_open_path(pod->mesh, pod->sandbox.netns_path, pod->sandbox.id, error, &netns) < 0) {
+		/* Whatever is wrong with the path, the namespace is looked for elsewhere. */
+		if (error->number != EMFILE && error->number != ENFILE && error->number != ENOMEM)
+			error->number = ENOENT;
 		return -1;
-	if (id.device != pod->sandbox.id.device || id.inode != pod->sandbox.id.inode)
-		return error_say(error, ENOENT, "%s leads to another namespace by now", pod->sandbox.netns_path);
+	}
 	return sandbox_hold(pod, netns, error);
 }
 
@@ -274,7 +291,8 @@ int sandbox_repair(struct mesh_pod *pod, struct error *error)
 	}
 	/* A runtime that takes the network down is not at fault; but as long as the pod may send a packet, rules stand. */
 	if (!pod->object || pod->object->is_deleting || pod->object->has_ended) {
-		mesh_log(pod, LOG_LEVEL_DEBUG, "repair", "while the pod ends, its redirection was put right: %s", difference.text);
+		mesh_log(pod, LOG_LEVEL_DEBUG, "repair", "while the pod ends, its redirection was put right: %s",
+			 difference.text);
 		return 0;
 	}
 	pod->mesh->settings.metrics

@@ -230,6 +230,8 @@ void mesh_tunnel_connections_changed(void *data, size_t count);
 int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error);
 /* The same, and looks what stands. */
 int sandbox_hold(struct mesh_pod *pod, int netns, struct error *error);
+/* Opens a namespace by the path that it has for the runtime. ENOENT: the path leads to another namespace by now. */
+int sandbox_open_path(const struct mesh *mesh, const char *path, struct netns_id expected, struct error *error, int *ret_netns);
 /* Opens the remembered path where it still leads to the remembered namespace, and holds it. ENOENT: there is none any more. */
 int sandbox_reopen(struct mesh_pod *pod, struct error *error);
 bool sandbox_is_held(const struct sandbox *sandbox);

@@ -66,6 +66,7 @@ class Pod:
         self.address = f"10.91.{number >> 8}.{number & 255}"
         self.address6 = f"fd91::{number:x}"
         self.labels, self.annotations, self.status = {}, {}, {}
+        self.host_network = False
         self.netns = Namespace()
         for key in ("all", "default"):
             self.netns.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
@@ -86,7 +87,7 @@ class Pod:
         return {"apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": self.name, "namespace": self.namespace, "uid": self.uid, "labels": self.labels,
                              "annotations": annotations},
-                "spec": {"serviceAccountName": "account"},
+                "spec": {"serviceAccountName": "account", **({"hostNetwork": True} if self.host_network else {})},
                 "status": {**({"phase": "Pending"} if self.starts else
                               {"phase": "Running", "podIP": self.address,
                                "podIPs": [{"ip": self.address}, {"ip": self.address6}]}), **self.status}}

@@ -1,0 +1,222 @@
+"""The agent's end and start, whatever happened between them: what stands is adopted, what is left over goes."""
+import json
+import shutil
+import time
+
+import pytest
+
+from .cni import Runtime
+from .netlink import Changes
+from .node import eventually
+
+
+@pytest.fixture
+def pods(node):
+    pods = [node.pod() for _ in range(3)]
+    node.join()
+    for pod in pods:
+        pod.enter()
+    return pods
+
+
+def test_rules_are_adopted_not_rewritten(node, pods):
+    host = node.host_rules()
+    node.stop()
+    with Changes(node.host, *(pod.netns for pod in pods)) as changes:
+        node.start()
+        node.tunnel.wait(lambda: node.tunnel.is_ready)
+        for pod in pods:
+            pod.enter()
+        time.sleep(0.2)
+    assert not changes.times and node.host_rules() == host
+    assert "somebody changed" not in node.log()
+
+
+@pytest.mark.parametrize("loss", ["enrolled.json is corrupt", "attachments are corrupt", "everything is lost"])
+def test_state_that_is_lost_is_made_anew(node, loss):
+    runtime = Runtime(node)
+    node.join()
+    new, running = node.pod(starts=True), node.pod()
+    runtime.add(new)
+    running.enter()
+    handles = [pod.handles() for pod in (new, running)]
+    eventually(lambda: node.enrolled() == {new.uid, running.uid})
+    node.kill()
+    # By now the kubelet has reported its address; where its namespace is, is in its attachment or (here) in the folder.
+    new.starts = False
+    new.show()
+    if loss == "enrolled.json is corrupt":
+        (node.run_dir / "enrolled.json").write_text('{"version":1,"pods":[{"uid":')
+    elif loss == "attachments are corrupt":
+        for path in (node.run_dir / "attachments").iterdir():
+            path.write_text("{")
+    else:
+        shutil.rmtree(node.run_dir)
+    node.start()
+    for pod in (new, running):
+        pod.enter()
+    assert [pod.handles() for pod in (new, running)] == handles
+    eventually(lambda: node.enrolled() == {new.uid, running.uid})
+    if loss == "enrolled.json is corrupt":
+        assert (node.run_dir / "enrolled.json.corrupt").exists()
+    runtime.delete(new)
+    node.leave()
+    running.exit()
+    new.exit()
+
+
+def test_a_file_of_a_later_version_is_no_reason_to_fail(node, pods):
+    eventually(lambda: len(node.enrolled()) == 3)
+    node.stop()
+    path = node.run_dir / "enrolled.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    node.start()
+    for pod in pods:
+        pod.enter()
+
+
+def test_in_the_middle_of_a_drain(new_node):
+    node = new_node(drain=4)
+    pod = node.pod()
+    node.join()
+    pod.enter()
+    node.leave()
+    eventually(lambda: not pod.redirects())
+    node.kill()
+    requests = len(node.tunnel.requests)
+    node.start()
+    node.tunnel.wait(lambda: node.tunnel.is_ready)
+    # What is carried goes on: the tunnel is told that the pod belongs.
+    assert ("add", pod.uid) in node.tunnel.requests[requests:] or ("keep", pod.uid) in node.tunnel.requests[requests:]
+    assert pod.has_table() and not pod.redirects()
+    pod.exit()
+
+
+def test_labels_that_changed_meanwhile(node, pods):
+    staying, leaving, gone = pods
+    coming = node.pod(namespace="office")
+    node.label("office")
+    node.kill()
+    leaving.show(**{"istio.io/dataplane-mode": "none"})
+    gone.hide()
+    node.join("office")
+    node.start()
+    staying.enter()
+    coming.enter()
+    leaving.exit()
+    # It runs still: only its object is gone. Nothing of ours may stay in it.
+    gone.exit()
+    eventually(lambda: node.enrolled() == {staying.uid, coming.uid})
+
+
+def test_a_namespace_that_is_gone_is_let_go(node, pods):
+    """A pod deleted while the agent was down, its namespace with it."""
+    pods[0].hide()
+    node.kill()
+    pods[0].holder.kill()
+    pods[0].holder.wait()
+    pods[0].netns.close()
+    node.start()
+    for pod in pods[1:]:
+        pod.enter()
+    eventually(lambda: node.probes() == {address for pod in pods[1:] for address in (pod.address, pod.address6)})
+    node.tunnel.wait(lambda: pods[0].uid not in node.tunnel.workloads)
+    node.pods_made.remove(pods[0])
+
+
+def test_after_a_reboot(node, pods):
+    """No rules anywhere, all state of the run directory gone with the tmpfs, new namespaces, a new tunnel."""
+    node.kill()
+    node.tunnel.kill()
+    shutil.rmtree(node.run_dir)
+    node.host.run("nft", "flush", "ruleset")
+    for pod in pods:
+        pod.netns.run("sh", "-c", "nft flush ruleset; ip rule del pref 32764; ip -6 rule del pref 32764;"
+                      "ip route flush table 100; ip -6 route flush table 100")
+        assert not pod.traces()
+    node.start()
+    for pod in pods:
+        pod.enter()
+
+
+def test_many_restarts_leak_nothing(node, pods):
+    for _ in range(5):
+        node.kill()
+        node.start()
+        for pod in pods:
+            pod.enter()
+    # In each pod's namespace only this run's sockets are left.
+    node.leave()
+    for pod in pods:
+        pod.exit()
+    eventually(lambda: node.enrolled() == set())
+
+
+def test_a_successor_starts_before_its_predecessor_is_gone(node, pods):
+    """An upgrade that surges: sockets, state and rules change hands, and nothing is rewritten or taken away."""
+    runtime = Runtime(node)
+    host = node.host_rules()
+    predecessor = node.agent
+    with Changes(node.host, *(pod.netns for pod in pods)) as changes:
+        node.start()
+        for pod in pods:
+            pod.enter()
+        new = node.pod(starts=True)
+        runtime.add(new)
+        predecessor.terminate()
+        assert predecessor.wait(10) == 0, node.log()
+        time.sleep(0.3)
+    assert new.is_in() and all(pod.is_in() for pod in pods)
+    in_pods = [times for number, times in changes.by_namespace.items() if number > 0]
+    assert not any(in_pods), in_pods
+    assert host in node.host_rules() or node.host_rules() != ""
+    # The sockets are the successor's: it serves and repairs.
+    runtime.check(new)
+    pods[0].netns.run("nft", "delete", "table", "inet", "ambient-cni")
+    eventually(pods[0].redirects)
+    node.leave()
+    for pod in (*pods, new):
+        pod.exit()
+
+
+def test_an_add_in_the_middle_of_a_change_of_hands(node):
+    node.join()
+    runtime = Runtime(node)
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    process = runtime.start("ADD", pod)
+    eventually(pod.redirects)
+    predecessor = node.agent
+    node.start()
+    node.tunnel.hold(False)
+    status, error = runtime.finish(process)
+    if status != 0:
+        assert error["code"] == 11
+        eventually(lambda: not pod.traces())
+        runtime.add(pod)
+    assert pod.is_in()
+    predecessor.terminate()
+    predecessor.wait(10)
+    assert pod.is_in()
+
+
+def test_the_runtimes_paths_are_found_where_the_agent_sees_them(node):
+    """The runtime says /var/run/netns/NAME; the agent's container has the host's folder elsewhere (host.netnsDir)."""
+    node.join()
+    runtime = Runtime(node)
+    pod, other = node.pod(starts=True), node.pod(starts=True)
+    runtime.add(pod)
+    runtime.add(other)
+    handles = pod.handles()
+    node.kill()
+    (node.folder / "cni-of-pod").symlink_to(pod.path)
+    for path in (node.run_dir / "attachments").iterdir():
+        attachment = json.loads(path.read_text())
+        if attachment["netnsPath"] == pod.path:
+            path.write_text(json.dumps({**attachment, "netnsPath": "/var/run/netns/cni-of-pod"}))
+    node.start()
+    pod.enter()
+    assert pod.handles() == handles
+    node.leave()
+    pod.exit()
+    other.exit()
