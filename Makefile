@@ -156,7 +156,8 @@ tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BUILD)/tests/faults.so
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
-	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset
+	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset \
+	mandoc
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 LINT_PACKAGES = clang-format clang-tidy shellcheck
@@ -273,6 +274,9 @@ install: all ## put the programs below DESTDIR/PREFIX
 	install -D -m 0755 $(BUILD)/ambient-installer $(DESTDIR)$(PREFIX)/sbin/ambient-installer
 	install -D -m 0644 docs/man/ambient-cni.8 $(DESTDIR)$(PREFIX)/share/man/man8/ambient-cni.8
 	install -D -m 0644 docs/man/ambient-installer.8 $(DESTDIR)$(PREFIX)/share/man/man8/ambient-installer.8
+	install -D -m 0644 deploy/completion/ambient-installer.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ambient-installer
+	install -D -m 0644 deploy/completion/_ambient-installer $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_ambient-installer
 
 .PHONY: clean
 clean: ## remove what was built
