@@ -1,5 +1,6 @@
 /* Finding the network namespaces of pods that run already and that nobody remembers: one scan of the host's processes serves
  * all that wait. A pod that is not found is looked for again, later and later. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,17 +29,34 @@ static bool can_be_located(const struct mesh_pod *pod)
 void mesh_locate_soon(struct mesh_pod *pod)
 {
 	/* Without an address it has no sandbox yet, or none that could be told from another's. */
-	if (!can_be_located(pod) || pod->locate_after > 0)
+	if (!can_be_located(pod))
 		return;
-	pod->locate_after = mesh_now();
+	pod->is_to_be_located = true;
 	if (!event_pending(pod->mesh->locate, EV_TIMEOUT, NULL))
 		mesh_arm(pod->mesh->locate, TOGETHER);
+}
+
+/* Two pods of one namespace would each put right what the other does. */
+static int refuse_foreign(const struct mesh_pod *pod, int netns, struct error *error)
+{
+	struct netns_id id = { 0 };
+	const struct mesh_pod *other;
+	if (netns_identify(netns, error, &id) < 0)
+		return -1;
+	TAILQ_FOREACH(other, &pod->mesh->pods, all)
+	{
+		if (other != pod && sandbox_is_held(&other->sandbox) && other->sandbox.id.inode == id.inode &&
+		    other->sandbox.id.device == id.device)
+			return error_say(error, EBUSY, "the network namespace is that of pod %s/%s (uid %s)",
+					 other->namespace_name, other->name, other->uid);
+	}
+	return 0;
 }
 
 static void hold(struct mesh_pod *pod, int netns)
 {
 	struct error error = { 0 };
-	if (sandbox_hold(pod, netns, &error) < 0) {
+	if (refuse_foreign(pod, netns, &error) < 0 || sandbox_hold(pod, netns, &error) < 0) {
 		sandbox_let_go(pod);
 		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
 		return;
@@ -105,13 +123,13 @@ void mesh_locate(evutil_socket_t fd, short what, void *data)
 	(void)fd;
 	(void)what;
 	cleanup_free struct mesh_pod **pods = calloc(mesh->pods_count + 1, sizeof(struct mesh_pod *));
-	if (!pods)
+	if (!pods || mesh->is_stopped)
 		return;
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
-		if (pod->locate_after == 0)
+		if (!pod->is_to_be_located)
 			continue;
-		pod->locate_after = 0;
+		pod->is_to_be_located = false;
 		if (sandbox_is_held(&pod->sandbox) || pod->arrival || !can_be_located(pod))
 			continue;
 		if (named_path(pod)) {

@@ -103,12 +103,11 @@ void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct erro
 	pod->last_error_step = step;
 	pod->failures++;
 	pod->retry_after = mesh_now() + wait;
-	if (is_news) {
+	if (is_news)
 		mesh_log(pod, LOG_LEVEL_WARN, metrics_step_name(step), "%s; it is tried again", error->message);
-		/* What passes in a moment is nobody's concern. */
-	} else if (pod->failures == 8) {
+	/* What passes in a moment is nobody's concern. */
+	if (pod->failures == 8)
 		mesh_event(pod, true, "EnrolmentFailing", error->message);
-	}
 	mesh_queue_after(pod, wait);
 }
 
@@ -130,10 +129,14 @@ void mesh_consider_snapshot(struct mesh *mesh)
 		struct mesh_pod *pod;
 		TAILQ_FOREACH(pod, &mesh->pods, all)
 		{
-			/* Not a first installation: such a pod started while nobody was there to be asked. */
-			if (mesh->outside.time != 0 && pod->decision.wanted && sandbox_is_held(&pod->sandbox) &&
-			    pod->sandbox.standing == REDIRECT_STANDING_NOTHING)
-				mesh->settings.metrics->stale_outside_pods++;
+			/* Not a first installation: such a pod started while nobody was there to be asked. It comes first. */
+			if (mesh->outside.time == 0 || !pod->decision.wanted || !sandbox_is_held(&pod->sandbox) ||
+			    pod->sandbox.standing != REDIRECT_STANDING_NOTHING)
+				continue;
+			mesh->settings.metrics->stale_outside_pods++;
+			mesh_queue(pod);
+			TAILQ_REMOVE(&mesh->queue, pod, queue);
+			TAILQ_INSERT_HEAD(&mesh->queue, pod, queue);
 		}
 	}
 	tunnel_server_set_ready(mesh->tunnel, true);
@@ -168,7 +171,7 @@ static void count_left(struct mesh *mesh)
 		return;
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
-		if (!pod->is_stranded && mesh_has_traces(pod))
+		if (!pod->is_stranded && (mesh_has_traces(pod) || pod->is_remembered))
 			return;
 	}
 	void (*released)(void *, size_t) = mesh->released;
@@ -183,10 +186,14 @@ int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (!mesh->probes)
 		return 0;
-	bool is_held = probe_set_holds(mesh->probes, pod->uid);
 	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
 		return -1;
-	return mesh->aws && !is_held ? aws_branch_eni_add(mesh->aws, addresses, count, error, NULL) : 0;
+	if (!mesh->aws || pod->has_branch_eni_rules)
+		return 0;
+	if (aws_branch_eni_add(mesh->aws, addresses, count, error, NULL) < 0)
+		return -1;
+	pod->has_branch_eni_rules = true;
+	return 0;
 }
 
 void mesh_probe_remove(struct mesh_pod *pod)
@@ -201,6 +208,7 @@ void mesh_probe_remove(struct mesh_pod *pod)
 	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
 	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
 		mesh_log(pod, LOG_LEVEL_WARN, "probe", "%s", error.message);
+	pod->has_branch_eni_rules = false;
 	probe_set_remove(mesh->probes, pod->uid);
 	/* Taken away with the others of this turn. */
 	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
@@ -221,8 +229,9 @@ static bool is_enrolled_address(void *data, const struct pod_address *address)
 		size_t count = 0;
 		const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 		for (size_t i = 0; i < count; i++) {
-			if (pod_address_equal(&addresses[i], address))
-				return mesh_probe_holds(pod);
+			/* One that has ended still names the address that another one has by now. */
+			if (pod_address_equal(&addresses[i], address) && mesh_probe_holds(pod))
+				return true;
 		}
 	}
 	return false;
@@ -456,22 +465,36 @@ void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t strande
 	mesh_arm(mesh->run, 0);
 }
 
-/* Waits no longer than a pod's grace period allows. */
+/* What is left of a pod whose peers know that it is out: its drain is cut short, its Del's answer is not waited for. */
+static void release_now(struct mesh_pod *pod)
+{
+	struct error error = { 0 };
+	bool is_in_tunnel = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
+	if (is_in_tunnel && pod->tunnel != POD_TUNNEL_DELETING && tunnel_delete(pod->mesh->tunnel, pod->uid, &error) < 0)
+		mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
+	if (sandbox_is_held(&pod->sandbox) && sandbox_remove(pod, &error) < 0)
+		mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
+	mesh_probe_remove(pod);
+}
+
 void mesh_release_give_up(struct mesh *mesh)
 {
 	struct mesh_pod *pod;
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
 		struct error error = { 0 };
-		if (pod->is_stranded || !mesh_has_traces(pod))
+		bool is_unseen = pod->is_remembered && !pod->object;
+		if (pod->is_stranded || (!mesh_has_traces(pod) && !is_unseen))
 			continue;
 		pod->is_stranded = true;
-		if (!pod->annotation || !pod->object)
-			continue; /* only its drain is cut short */
+		if (!is_unseen && (!pod->annotation || !pod->object)) {
+			release_now(pod);
+			continue;
+		}
 		mesh->stranded++;
 		mesh_log(pod, LOG_LEVEL_ERROR, "release", "the annotation could not be removed: the pod stays in the mesh");
-		if (sandbox_is_held(&pod->sandbox) &&
-		    sandbox_apply(pod, REDIRECT_STAGE_FULL, &pod->sandbox.in_force, &error) < 0)
+		if (sandbox_is_held(&pod->sandbox) && pod->sandbox.standing == REDIRECT_STANDING_GUARD &&
+		    sandbox_apply(pod, REDIRECT_STAGE_FULL, sandbox_expected(pod), &error) < 0)
 			mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
 	}
 	mesh_arm(mesh->run, 0);

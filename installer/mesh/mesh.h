@@ -78,7 +78,8 @@ bool mesh_is_stopped(const struct mesh *mesh);
  * be: then `stranded` counts those whose annotation could not be removed, which stay enrolled. */
 void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data);
 
-/* No more waiting: pods whose annotation is still there are stranded, and enrolled again. */
+/* No more waiting: pods whose annotation is still there, or that the source has not shown, are stranded, and enrolled again;
+ * the others' drains are cut short. */
 void mesh_release_give_up(struct mesh *mesh);
 /* After a release: what the mesh holds on the host goes, and nothing is put back any more. */
 void mesh_remove_host_rules(struct mesh *mesh);

@@ -30,6 +30,25 @@ const char *labels_get(const struct labels *labels, const char *key)
 	return NULL;
 }
 
+void labels_filter(struct labels *labels, bool (*is_wanted)(const void *data, const char *key), const void *data)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < labels->count; i++) {
+		struct label label = labels->items[i];
+		if (is_wanted(data, label.key)) {
+			labels->items[kept++] = label;
+			continue;
+		}
+		free(label.key);
+		free(label.value);
+	}
+	labels->count = kept;
+	if (kept == 0) {
+		free(labels->items);
+		labels->items = NULL;
+	}
+}
+
 static void labels_clear(struct labels *labels)
 {
 	for (size_t i = 0; i < labels->count; i++) {

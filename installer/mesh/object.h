@@ -33,6 +33,9 @@ struct labels {
 	size_t count;
 };
 
+/* Drops what `is_kept` does not want to keep. */
+void labels_filter(struct labels *labels, bool (*is_kept)(const void *data, const char *key), const void *data);
+
 /* NULL: no such key. */
 const char *labels_get(const struct labels *labels, const char *key);
 

@@ -57,8 +57,12 @@ static bool step_namespace(struct mesh_pod *pod)
 			succeeded(pod, METRICS_STEP_NAMESPACE);
 			return true;
 		}
-		if (error.number != ENOENT)
+		/* Held, and not looked at, is enough; out of something passes. */
+		if (sandbox_is_held(&pod->sandbox) || error.number == EMFILE || error.number == ENFILE ||
+		    error.number == ENOMEM)
 			return failed(pod, METRICS_STEP_NAMESPACE, &error);
+		/* The path is gone, leads elsewhere or is a plain file by now, as when a mount went. */
+		mesh_log(pod, LOG_LEVEL_DEBUG, "namespace", "%s", error.message);
 		sandbox_forget(pod);
 	}
 	mesh_locate_soon(pod);
@@ -293,8 +297,7 @@ static void release(struct mesh_pod *pod)
 			return;
 		if ((!sandbox->is_looked_at && sandbox_look(pod, &error) < 0) ||
 		    (sandbox->standing == REDIRECT_STANDING_FULL &&
-		     sandbox_apply(pod, REDIRECT_STAGE_GUARD, sandbox->verified ? &sandbox->in_force : &pod->wanted, &error) <
-			     0)) {
+		     sandbox_apply(pod, REDIRECT_STAGE_GUARD, sandbox_expected(pod), &error) < 0)) {
 			failed(pod, METRICS_STEP_RULES, &error);
 			return;
 		}

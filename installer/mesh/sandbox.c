@@ -255,13 +255,16 @@ static bool may_repair(struct mesh_pod *pod)
 	return true;
 }
 
+const struct redirect *sandbox_expected(const struct mesh_pod *pod)
+{
+	return pod->sandbox.verified ? &pod->sandbox.in_force : &pod->wanted;
+}
+
 int sandbox_repair(struct mesh_pod *pod, struct error *error)
 {
 	struct sandbox *sandbox = &pod->sandbox;
 	struct redirect_difference difference;
-	/* Before the first comparison what is in force is what is wanted: an earlier run's rules are adopted where they agree.
-	 */
-	const struct redirect *expected = sandbox->verified ? &sandbox->in_force : &pod->wanted;
+	const struct redirect *expected = sandbox_expected(pod);
 	enum redirect_stage stage = sandbox->standing == REDIRECT_STANDING_FULL ? REDIRECT_STAGE_FULL : REDIRECT_STAGE_GUARD;
 	if (redirect_verify(sandbox->session, expected, stage, error, &difference) < 0)
 		return -1;

@@ -218,6 +218,25 @@ bool selector_matches(const struct selector *selector, const struct labels *labe
 	return true;
 }
 
+static bool decides(const void *data, const char *key)
+{
+	const struct enablement_selectors *selectors = data;
+	if (strcmp(key, LABEL_DATAPLANE_MODE) == 0) /* reasons name it */
+		return true;
+	for (size_t i = 0; i < selectors->count; i++) {
+		const struct selector *selector = &selectors->items[i].namespace_object;
+		for (size_t j = 0; j < selector->requirements_count; j++)
+			if (strcmp(selector->requirements[j].key, key) == 0)
+				return true;
+	}
+	return false;
+}
+
+void selection_trim_namespace(const struct selection *selection, struct namespace_object *namespace_object)
+{
+	labels_filter(&namespace_object->labels, decides, selection->selectors);
+}
+
 bool selection_is_excluded(const struct selection *selection, const char *namespace_name)
 {
 	for (size_t i = 0; i < selection->exclude_namespaces_count; i++)

@@ -62,6 +62,9 @@ struct selection_decision {
 void selection_decide(const struct selection *selection, const struct pod *pod, const struct namespace_object *namespace_object,
 		      struct selection_decision *ret_decision);
 
+/* Drops a namespace's labels that nothing is decided by: a cluster has many namespaces. */
+void selection_trim_namespace(const struct selection *selection, struct namespace_object *namespace_object);
+
 /* Whether the setting excludeNamespaces names it. */
 bool selection_is_excluded(const struct selection *selection, const char *namespace_name);
 

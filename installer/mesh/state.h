@@ -80,6 +80,7 @@ struct mesh_pod {
 	enum pod_tunnel tunnel;
 	bool is_in_snapshot;	      /* the Add that is on its way belongs to a snapshot */
 	unsigned int adds_unanswered; /* other Adds: the last one's answer counts */
+	bool has_branch_eni_rules;    /* of the host, for its addresses (aws_branch_eni.h) */
 	bool was_accepted;	      /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
 
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
@@ -101,7 +102,7 @@ struct mesh_pod {
 	double retry_after; /* nothing that failed is tried before; 0: nothing failed */
 	struct error last_error;
 	enum metrics_step last_error_step;
-	double locate_after;
+	bool is_to_be_located; /* among processes, by the next scan */
 
 	/* Drift repair. */
 	unsigned int repairs; /* in the window that began at repairs_since */
@@ -249,6 +250,9 @@ int sandbox_remove(struct mesh_pod *pod, struct error *error);
  */
 int sandbox_take_over(struct mesh_pod *pod, struct error *error);
 void mesh_take_over_host(struct mesh *mesh);
+/* What should be in force: before the first comparison what is wanted, so that an earlier run's rules are adopted where they
+ * agree. */
+const struct redirect *sandbox_expected(const struct mesh_pod *pod);
 /* Compares and puts right what somebody else changed. */
 int sandbox_repair(struct mesh_pod *pod, struct error *error);
 void sandbox_close_later(struct mesh *mesh, struct redirect_session *session);

@@ -273,6 +273,7 @@ static void put_namespace(struct mesh *mesh, const cJSON *json)
 			  error.message);
 		return;
 	}
+	selection_trim_namespace(&mesh->settings.selection, object);
 	struct mesh_namespace *entry = mesh_find_namespace(mesh, object->name);
 	bool is_same = entry && strcmp(entry->object->uid, object->uid) == 0;
 	bool is_changed = !is_same || !labels_equal(&entry->object->labels, &object->labels);

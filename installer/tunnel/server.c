@@ -235,8 +235,15 @@ int tunnel_snapshot_add(struct tunnel_snapshot *snapshot, const struct tunnel_wo
 {
 	struct tunnel_message message;
 	struct entry *entry = NULL;
-	if (snapshot->is_again && (workload->netns < 0 || connection_is_deleting(snapshot->connection, workload->uid)))
+	if (snapshot->is_again && workload->netns < 0)
 		return 0;
+	if (snapshot->is_again && connection_is_deleting(snapshot->connection, workload->uid)) {
+		/* It would come before the Delete that waits; whoever still wants it asks for it behind that one. */
+		struct error problem = { 0 };
+		error_say(&problem, EAGAIN, "a Delete of the workload is on its way");
+		tell_absent(snapshot->server, workload->uid, &problem);
+		return 0;
+	}
 	if (workload->netns >= 0) {
 		struct error problem = { 0 };
 		if (tunnel_encode_add(workload, error, &message) < 0)

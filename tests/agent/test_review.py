@@ -1,10 +1,11 @@
 """What a reading of the agent's core found: each case was wrong once."""
 import json
 import socket
+import subprocess
 import time
 
 from .cni import Runtime
-from .node import eventually
+from .node import INSTALLER, eventually
 
 
 def connect(node):
@@ -165,3 +166,72 @@ def test_an_add_that_asks_a_superseded_agent(node):
         answer = ask(plugin, node.pod(starts=True))
         assert answer["type"] == "result" and answer["code"] == 11, answer
     assert node.agent.poll() is None
+
+
+def test_the_remembered_path_is_a_plain_file_by_now(cluster):
+    """A mount that went leaves the file it lay on: the pod is found among processes then."""
+    runtime = Runtime(cluster)
+    pod = cluster.pod(starts=True)
+    runtime.add(pod)
+    path, = (cluster.run_dir / "attachments").iterdir()
+    cluster.kill()
+    plain = cluster.folder / "cni-plain"
+    plain.touch()
+    attachment = json.loads(path.read_text())
+    assert attachment["netnsPath"] == pod.path
+    path.write_text(json.dumps({**attachment, "netnsPath": str(plain)}))
+    pod.starts = False
+    pod.show()
+    cluster.start()
+    cluster.join()
+    cluster.enabled()
+
+
+def test_two_pods_of_one_namespace(node):
+    """The second is refused, by name, and can take nothing from the first."""
+    node.join()
+    first, second = node.pod(), node.pod(show=False)
+    first.enter()
+    handles = first.handles()
+    second.annotations["ambient-cni.io/netns"] = first.path
+    second.show()
+    eventually(lambda: f"is that of pod {first.key}" in (second.view() or {}).get("lastError", ""))
+    second.show(**{"istio.io/dataplane-mode": "none"})
+    eventually(lambda: second.state() == "none")
+    assert first.is_in() and first.handles() == handles and second.uid not in node.tunnel.workloads
+
+
+def test_a_pod_without_an_address(node):
+    """Nothing is to be exempt on the host then: nothing is waited for."""
+    node.join()
+    pod = node.pod(show=False)
+    pod.status.update(podIP=None, podIPs=[])
+    pod.show()
+    eventually(lambda: pod.redirects() and pod.uid in node.tunnel.workloads)
+    assert not node.probes()
+
+
+def test_a_namespaces_labels_are_kept_as_far_as_they_decide(node):
+    pod = node.pod()
+    node.label("shop", **{"istio.io/dataplane-mode": "ambient", "kubernetes.io/metadata.name": "shop", "team": "a"})
+    pod.enter()
+    assert pod.view()["seen"]["namespaceLabels"] == {"istio.io/dataplane-mode": "ambient"}
+
+
+def test_a_changed_setting_during_an_add(node):
+    """The ADD goes on with what was decided; the change follows when the pod is in."""
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    with connect(node) as plugin:
+        decision = ask(plugin, pod)
+        pod.annotations["ambient.istio.io/dns-capture"] = "false"
+        pod.show()
+        eventually(lambda: "dns-capture" in json.dumps((pod.view() or {}).get("seen", {})))
+        subprocess.run([str(INSTALLER.parent / "tests" / "redirect_tool"), "apply", "--netns", pod.path,
+                        "--redirect", json.dumps(decision["redirect"])], check=True)
+        plugin.send(json.dumps({"type": "report", "version": 1, "minimumVersion": 1}).encode())
+        answer = json.loads(plugin.recv(65536))
+        assert answer["type"] == "result" and answer["code"] == 0, answer
+        eventually(lambda: pod.redirects() and "15053" not in pod.netns.run("nft", "list", "table", "inet", "ambient-cni"))
+    runtime.delete(pod)
