@@ -160,6 +160,7 @@ PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-de
 	mandoc
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
+PAGE_PACKAGES = chromium chromium-driver python3-selenium
 LINT_PACKAGES = clang-format clang-tidy shellcheck
 STATIC_PACKAGES = mmdebstrap
 IMAGE_PACKAGES = $(STATIC_PACKAGES) buildah
@@ -176,8 +177,8 @@ demo: deps ## show the main job working: pods on a bridge, redirected; no cluste
 	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/demo/run
 
 # Tests with real packets and processes, four at a time: they mostly wait.
-# tests/node and tests/package have targets of their own: they build Kubernetes, and Helm and images, first.
-PYTEST_FOLDERS = $(filter-out tests/node/ tests/package/,$(sort $(dir $(wildcard tests/*/test_*.py))))
+# tests/node, tests/package and tests/page have targets of their own: they build Kubernetes, build Helm and images, or need a browser.
+PYTEST_FOLDERS = $(filter-out tests/node/ tests/package/ tests/page/,$(sort $(dir $(wildcard tests/*/test_*.py))))
 PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 -p no:cacheprovider
 
 .PHONY: test test-built
@@ -222,6 +223,12 @@ test-node: node-deps ## the product on a real node: etcd, kube-apiserver, kubele
 bench-node: node-deps ## 100 pods at once, from creation to Running, with and without ambient-cni in the chain
 	@$(MAKE) -s all static
 	@AMBIENT_BUILD=$(abspath $(BUILD)) PYTHONPATH=tests /usr/bin/python3 -m node.bench $(NODE_ARGUMENTS)
+
+.PHONY: test-page
+test-page: deps ## the status page in a real Chromium; AMBIENT_SCREENSHOTS=1 renews docs/images
+	@tests/deps $(PAGE_PACKAGES)
+	@$(MAKE) CI=true all
+	AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/page
 
 .PHONY: asan
 asan: deps ## the whole test suite under the address and undefined-behaviour sanitizers

@@ -39,7 +39,8 @@ struct http_listener {
 	const char *what;
 	const struct log *log;
 	struct evhttp *http;
-	struct event *again; /* the address was in use */
+	struct evconnlistener *accepting; /* owned by http; NULL: not yet */
+	struct event *again;		  /* the address was in use */
 	http_answer answer;
 	void *data;
 	struct visitor visitors[VISITORS_MAX];
@@ -95,6 +96,7 @@ static void note_arrivals(evutil_socket_t fd, short what, void *data)
 		visitor->inode = fstat(visitor->fd, &status) == 0 ? status.st_ino : 0;
 		bufferevent_decref(steal_pointer(visitor->arriving));
 	}
+	evconnlistener_enable(listener->accepting);
 }
 
 static void sweep(evutil_socket_t fd, short what, void *data)
@@ -131,6 +133,8 @@ static struct visitor *make_place(struct http_listener *listener)
 		if (visitor->since < oldest->since)
 			oldest = visitor;
 	}
+	/* Whoever else waits is accepted when this one has really gone. */
+	evconnlistener_disable(listener->accepting);
 	show_out(oldest);
 	return oldest;
 }
@@ -201,6 +205,7 @@ static int serve(struct http_listener *listener, int fd, struct error *error)
 		evconnlistener_free(accepting);
 		return error_set(error, ENOMEM, "cannot serve HTTP");
 	}
+	listener->accepting = accepting;
 	return 0;
 }
 
