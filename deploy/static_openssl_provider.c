@@ -1,36 +1,37 @@
-/* The algorithms of TLS 1.2 and 1.3 to an API server, in place of everything that OpenSSL's default provider has: for the static
- * programs, half of OpenSSL, and most of what it keeps in memory, since it makes an object of every algorithm of a kind as soon as
- * one is asked for.
+/* The algorithms of TLS 1.2 and 1.3 to an API server, in place of everything that OpenSSL's default provider has: for the
+ * static programs, half of OpenSSL, and most of what it keeps in memory, since it makes an object of every algorithm of a kind
+ * as soon as one is asked for.
  *
- * OpenSSL's own list is one object of libcrypto.a, defltprov.o, which the linker leaves out because its one function is here. The
- * implementations are libcrypto.a's, as Debian built them; a provider's tables are OpenSSL's documented interface (provider(7)), with
- * names as they stand there. What is not documented are the few functions that give a built-in provider its context: a libcrypto
- * that has them no longer, or has this function elsewhere, does not link.
+ * OpenSSL's own list is one object of libcrypto.a, defltprov.o, which the linker leaves out because its one function is here.
+ * The implementations are libcrypto.a's, as Debian built them; a provider's tables are OpenSSL's documented interface
+ * (provider(7)), with names as they stand there. What is not documented are the few functions that give a built-in provider its
+ * context: a libcrypto that has them no longer, or has this function elsewhere, does not link.
  *
- * What is here: SHA-1 and SHA-2; AES in GCM and CBC, ChaCha20-Poly1305; ECDHE on P-256, P-384, P-521 and X25519, X25519MLKEM768;
- * certificates and keys of RSA, RSA-PSS, ECDSA and Ed25519, keys as PKCS #8 and as each kind's own structure, in PEM. What a server
- * would have to offer beyond that is not offered by Kubernetes' own: DHE, X448 and Ed448, CCM, Camellia, ARIA. */
+ * What is here: SHA-1 and SHA-2; AES in GCM and CBC, ChaCha20-Poly1305; ECDHE on P-256, P-384, P-521 and X25519,
+ * X25519MLKEM768; certificates and keys of RSA, RSA-PSS, ECDSA and Ed25519, keys as PKCS #8 and as each kind's own structure,
+ * in PEM. What a server would have to offer beyond that is not offered by Kubernetes' own: DHE, X448 and Ed448, CCM, Camellia,
+ * ARIA. */
+#include <openssl/bio.h>
 #include <openssl/core.h>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/opensslv.h>
 #include <openssl/params.h>
-#include <stdbool.h>
 #include <stddef.h>
 
 /* ---- Of libcrypto.a: what a built-in provider's context is made with. ---- */
 
 struct prov_ctx_st;
-struct bio_method_st;
 struct prov_ctx_st *ossl_prov_ctx_new(void);
 void ossl_prov_ctx_free(struct prov_ctx_st *context);
 void ossl_prov_ctx_set0_libctx(struct prov_ctx_st *context, OSSL_LIB_CTX *library);
 void ossl_prov_ctx_set0_handle(struct prov_ctx_st *context, const OSSL_CORE_HANDLE *handle);
-void ossl_prov_ctx_set0_core_bio_method(struct prov_ctx_st *context, struct bio_method_st *method);
+void ossl_prov_ctx_set0_core_bio_method(struct prov_ctx_st *context, BIO_METHOD *method);
 void ossl_prov_ctx_set0_core_get_params(struct prov_ctx_st *context, OSSL_FUNC_core_get_params_fn *get_params);
-struct bio_method_st *ossl_prov_ctx_get0_core_bio_method(struct prov_ctx_st *context);
-struct bio_method_st *ossl_bio_prov_init_bio_method(void);
-void BIO_meth_free(struct bio_method_st *method);
+BIO_METHOD *ossl_prov_ctx_get0_core_bio_method(struct prov_ctx_st *context);
+BIO_METHOD *ossl_bio_prov_init_bio_method(void);
 int ossl_prov_bio_from_dispatch(const OSSL_DISPATCH *functions);
 int ossl_prov_seeding_from_dispatch(const OSSL_DISPATCH *functions);
 int ossl_prov_is_running(void);
@@ -238,7 +239,7 @@ int ossl_default_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPAT
 		{ OSSL_FUNC_PROVIDER_GET_PARAMS, (void (*)(void))get_parameters },
 		{ OSSL_FUNC_PROVIDER_QUERY_OPERATION, (void (*)(void))query },
 		{ OSSL_FUNC_PROVIDER_GET_CAPABILITIES, (void (*)(void))ossl_prov_get_capabilities },
-		OSSL_DISPATCH_END,
+		{ 0, NULL },
 	};
 	OSSL_FUNC_core_get_params_fn *get_core_parameters = NULL;
 	OSSL_FUNC_core_get_libctx_fn *get_library = NULL;
@@ -251,7 +252,7 @@ int ossl_default_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPAT
 			get_library = OSSL_FUNC_core_get_libctx(core);
 	}
 	struct prov_ctx_st *context = get_library ? ossl_prov_ctx_new() : NULL;
-	struct bio_method_st *method = context ? ossl_bio_prov_init_bio_method() : NULL;
+	BIO_METHOD *method = context ? ossl_bio_prov_init_bio_method() : NULL;
 	if (!method) {
 		ossl_prov_ctx_free(context);
 		return 0;
@@ -274,12 +275,11 @@ int ossl_base_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH 
 	return 0;
 }
 
-/* ---- What OpenSSL kept from before it had providers: a table of names, of which TLS and certificates look for digests. ---- */
+/* ---- What OpenSSL kept from before it had providers: a table of names, of which TLS and certificates look for digests. ----
+ */
 
 void openssl_add_all_ciphers_int(void);
 void openssl_add_all_digests_int(void);
-int EVP_add_digest(const EVP_MD *digest);
-const EVP_MD *EVP_sha1(void), *EVP_sha224(void), *EVP_sha256(void), *EVP_sha384(void), *EVP_sha512(void);
 
 void openssl_add_all_ciphers_int(void)
 {
