@@ -157,7 +157,7 @@ tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BUILD)/tests/faults.so
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset \
-	mandoc
+	mandoc valgrind iperf3
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 PAGE_PACKAGES = chromium chromium-driver python3-selenium
