@@ -114,9 +114,9 @@ class Plugin:
             environment["CNI_NETNS"] = getattr(netns, "path", netns)
         if args:
             environment["CNI_ARGS"] = args
-        environment.update(changes)
         # Sanitizers and coverage are told by the environment.
         environment.update({key: value for key, value in os.environ.items() if key.endswith("SAN_OPTIONS")})
+        environment.update(changes)
         return {key: value for key, value in environment.items() if value is not None}
 
     def start(self, verb, netns=None, wrapper=(), text=None, stdout=subprocess.PIPE, **more):
