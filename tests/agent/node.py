@@ -155,9 +155,8 @@ class Pod:
 class Node:
     pod_class = Pod
 
-    def __init__(self, folder, tunnel=True, listeners=False, start=True, drain=1, settings=(), installer=INSTALLER):
+    def __init__(self, folder, tunnel=True, listeners=False, start=True, drain=1, settings=()):
         self.folder = pathlib.Path(folder)
-        self.installer = installer
         self.objects, self.run_dir = self.folder / "objects", self.folder / "run"
         self.objects.mkdir()
         self.tunnel_path = self.folder / "ztunnel.sock"
@@ -217,7 +216,7 @@ class Node:
 
     # The agent.
     def command(self):
-        command = [str(self.installer), "run"]
+        command = [str(INSTALLER), "run"]
         for setting in [*self.source_settings(), f"runDir={self.run_dir}", f"tunnelSocket={self.tunnel_path}",
                         "nodeName=node", "host.install=false", f"host.netnsDir={self.folder}",
                         "listen.health=", "listen.metrics=", "listen.admin=", "log.level=debug", *self.settings]:

@@ -80,8 +80,7 @@ class Churn:
         assert not self.problems, "\n".join(self.problems)
         assert len(self.finished) >= at_least, self.finished
         carried = {event["uid"] for event in events.all(event="outbound")}
-        ended = {event["uid"] for event in events.all(event="del")} | {
-            uid for event in events.all(event="snapshot") for uid in event["stale"]}
+        ended = {event["uid"] for event in events.all(event="stopped")}
         for name, uid, said in self.finished:
             assert said.startswith("pong 1"), f"{name}: {said}"
             assert uid in carried, f"{name}: its first packet did not pass the tunnel"

@@ -136,8 +136,7 @@ class Product:
         url = f"https://{'[' + self.cluster.address + ']' if ':' in self.cluster.address else self.cluster.address}:6443"
         os.makedirs(self.machine.path("/var/run/ztunnel"), exist_ok=True)
         self.machine.start("tunnel", "/usr/bin/python3", os.path.join(os.path.dirname(os.path.abspath(__file__)), "tunnel_double.py"),
-                           TUNNEL_SOCKET, url, os.path.join(self.machine.state, "pki/ca.crt"), "admin",
-                           environment={"NAME_SERVER": self.cluster.address})
+                           TUNNEL_SOCKET, url, os.path.join(self.machine.state, "pki/ca.crt"), "admin", self.cluster.address)
 
     @property
     def tunnel(self):

@@ -23,12 +23,12 @@ def test_a_new_pod_is_captured_before_its_first_packet(node, make_workspace):
     assert workspace.log("new", "init").splitlines() == [f"pong 1 from {workspace.address('new', family)}" for family in node.families]
     carried = [event["destination"] for event in events.all(event="outbound", uid=uid)]
     assert carried == [[ADDRESS[family], port] for family in node.families]
-    assert len(events.all(event="add", uid=uid, result="new")) == 1
+    assert len(events.all(event="started", uid=uid)) == 1
     # What is gone is told to the tunnel, and leaves the set of probe addresses.
     address = workspace.address("new")
     workspace.api.delete("Pod", workspace.name, "new")
     workspace.wait_gone("new")
-    events.wait(event="del", uid=uid)
+    events.wait(event="stopped", uid=uid)
     wait_until(lambda: not node.product.is_probed(address), 15, f"{address} leaves the set of probe addresses")
 
 
@@ -76,7 +76,7 @@ def test_a_namespace_is_labelled_and_unlabelled_under_traffic(node, make_workspa
             workspace.wait_redirection(name, None)
         for name in ("server", "client"):
             wait_until(lambda name=name: not node.product.is_redirected(uid[name]), 30, f"{name} has no redirection")
-            events.wait(event="del", uid=uid[name], seconds=60)
+            events.wait(event="stopped", uid=uid[name], seconds=60)
         go_on()
         assert "ambient" not in node.product.tables(uid["server"])
     assert workspace.restarts("client") == workspace.restarts("server") == outside.restarts("client") == 0

@@ -149,7 +149,7 @@ def test_an_uninstall_strands_nothing(node, make_workspace):
             workspace.wait_redirection(name, None)
             wait_until(lambda uid=workspace.uid(name): "ambient" not in node.product.tables(uid), 60, f"{name} is released")
         for uid in uids:
-            events.wait(event="del", uid=uid)
+            events.wait(event="stopped", uid=uid)
         pair.wait_traffic("client")
         traffic = pair.traffic("client")
         assert traffic.lost == 0, traffic

@@ -1,4 +1,6 @@
 """The lives of pods: labels of their own, jobs, graceful ends, sandboxes made anew, roll-outs."""
+import json
+import os
 import time
 
 from .machine import ADDRESS
@@ -48,7 +50,7 @@ def test_a_jobs_pod_ends(node, make_workspace):
     assert workspace.log(done["metadata"]["name"], "once").strip() == f"pong 1 from {address}"
     assert len(events.all(event="outbound", uid=uid)) == 1
     # It still stands in the API, and is out of the mesh.
-    events.wait(event="del", uid=uid)
+    events.wait(event="stopped", uid=uid)
     wait_until(lambda: not node.product.is_probed(address), 15, f"{address} leaves the set of probe addresses")
     workspace.wait_redirection(done["metadata"]["name"], None)
 
@@ -75,8 +77,8 @@ def test_the_last_packets_of_a_pod_pass_the_tunnel(node, make_workspace):
     assert '"end"' in said[-1] and said[-1].count('"lost": 0') == 2, said
     # Two seconds after SIGTERM it was still carried.
     assert late.all(event="outbound", uid=uid, onward="tunnel")
-    events.wait(event="del", uid=uid)
-    assert [event["event"] for event in events.all(uid=uid)][-1] == "del"
+    events.wait(event="stopped", uid=uid)
+    assert [event["event"] for event in events.all(uid=uid)][-2:] == ["stopped", "delete"]
     wait_until(lambda: not node.product.is_probed(address), 15, f"{address} leaves the set of probe addresses")
 
 
@@ -98,7 +100,7 @@ def test_a_sandbox_is_made_anew(node, make_workspace):
     # The init container ran again, and its first packet was captured again.
     assert workspace.log("pod", "init").strip() == f"pong 1 from {workspace.address('pod')}"
     assert events.all(event="outbound", uid=uid)
-    assert events.all(event="add", uid=uid, result="new")
+    assert events.all(event="started", uid=uid)
     wait_until(lambda: not node.product.is_probed(address), 15, f"{address} leaves the set of probe addresses")
     assert node.product.is_probed(workspace.address("pod"))
 
@@ -136,7 +138,7 @@ def test_a_deployment_rolls(node, make_workspace):
         workspace.wait_redirection(item["metadata"]["name"], "enabled")
     again = {item["status"]["podIP"] for item in after.values()}
     for uid, item in before.items():
-        events.wait(event="del", uid=uid)
+        events.wait(event="stopped", uid=uid)
         wait_until(lambda address=item["status"]["podIP"]: not node.product.is_probed(address) or address in again, 15,
                    f"{item['metadata']['name']} leaves the set of probe addresses")
 
@@ -160,8 +162,56 @@ def test_a_connection_of_the_tunnel_is_drained(node, make_workspace):
         time.sleep(0.5)
     assert not direct.all(event="outbound", uid=uids[0])
     for uid in uids:
-        events.wait(event="del", uid=uid)
+        events.wait(event="stopped", uid=uid)
     workspace.wait_traffic("client")
     traffic = workspace.traffic("client").last
     assert traffic["opened"]["lost"] == 0 and traffic["kept"]["lost"] <= 1, traffic
     assert not node.product.is_redirected(uids[0]) and not node.product.is_redirected(uids[1])
+
+
+def test_a_static_pod(node, make_workspace):
+    """The kubelet starts it by itself, under a uid of its own; the API server hears of it later, as a mirror with another uid."""
+    port = node.serve_outside()
+    workspace, events = make_workspace(node, AMBIENT), node.product.events()
+    item = pod("static", workspace.name, server(8080), init=[container("init", "workload", "first", ADDRESS[4], str(port))])
+    path = "/etc/kubernetes/manifests/static.json"
+    node.machine.write(path, json.dumps(item))
+    try:
+        name = "static-node1"
+        wait_until(lambda: workspace.find(name), 60, "the mirror of the static pod is there", explain=node.cluster.tails)
+        workspace.wait_ready(name, seconds=90)
+        workspace.wait_redirection(name, "enabled")
+        assert workspace.log(name, "init").strip() == f"pong 1 from {workspace.address(name)}"
+        assert events.all(event="outbound", uid=workspace.uid(name))
+        uid = workspace.uid(name)
+    finally:
+        os.unlink(node.machine.path(path))
+    workspace.wait_gone(name)
+    events.wait(event="stopped", uid=uid)
+
+
+def test_labels_that_flap(node, make_workspace):
+    """The last word counts, and nothing is lost on the way."""
+    workspace = make_workspace(node)
+    workspace.create("server", server(8080))
+    workspace.wait_ready("server")
+    workspace.create("client", client(workspace.address("server"), 8080))
+    workspace.wait_ready("client")
+    workspace.wait_traffic("client")
+    for pause in (0, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 0, 3):
+        workspace.label("ambient")
+        time.sleep(pause)
+        workspace.label(None)
+        time.sleep(pause / 2)
+    workspace.label("ambient")
+    for name in ("server", "client"):
+        workspace.wait_redirection(name, "enabled")
+        assert node.product.is_redirected(workspace.uid(name))
+    workspace.wait_traffic("client")
+    workspace.label(None)
+    for name in ("server", "client"):
+        workspace.wait_redirection(name, None)
+        wait_until(lambda uid=workspace.uid(name): "ambient" not in node.product.tables(uid), 30, f"{name} is released")
+    workspace.wait_traffic("client")
+    assert workspace.traffic("client").lost == 0, f"{workspace.traffic('client')}\n{node.product.log()}"
+    assert workspace.restarts("client") == workspace.restarts("server") == 0

@@ -574,6 +574,9 @@ class Tunnel:
             self._stop_workload(other)
         return "", False
 
+    def make_listeners(self, workload):
+        return PodListeners(self._loop, workload.netns, self.tell)
+
     def _stop_workload(self, uid):
         if workload := self.workloads.pop(uid, None):
             workload.close()
@@ -597,7 +600,7 @@ class Tunnel:
         workload = Workload(uid, info, descriptors.pop(), identity)
         try:
             if self.has_listeners:
-                workload.listeners = PodListeners(self._loop, workload.netns, self.tell)
+                workload.listeners = self.make_listeners(workload)
         except OSError as error:
             workload.close()
             return f"cannot start: {error}", False
