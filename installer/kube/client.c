@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
-#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -20,6 +19,7 @@
 #include "installer/kube/connection.h"
 #include "installer/kube/resolve.h"
 #include "installer/kube/tls.h"
+#include "installer/memory.h"
 #include "version.h"
 
 #define CONNECTIONS_MAX 16
@@ -754,7 +754,7 @@ static void free_for_good(struct kube_client *client)
 static void trim(evutil_socket_t fd, short what, void *data)
 {
 	(void)fd, (void)what, (void)data;
-	malloc_trim(0);
+	memory_give_back();
 }
 
 static void client_work(evutil_socket_t fd, short what, void *data)
