@@ -15,7 +15,7 @@ MAKEFLAGS += -j$(shell nproc)
 endif
 
 LIB_PACKAGES = libmnl libnftnl libnl-3.0 libnl-route-3.0 libcjson
-INSTALLER_PACKAGES = libevent libevent_openssl openssl libprotobuf-c yaml-0.1
+INSTALLER_PACKAGES = libevent libevent_openssl openssl libprotobuf-c yaml-0.1 libseccomp
 WARNINGS = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla $(WERROR)
 WERROR ?= $(if $(CI),-Werror)
 HARDENING = -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
@@ -155,7 +155,7 @@ tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BUILD)/tests/faults.so
 
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
-	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libcmocka-dev nftables iproute2 conntrack procps \
+	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libseccomp-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset \
 	mandoc
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl

@@ -17,6 +17,7 @@
 #include "installer/folder/folder.h"
 #include "installer/kube/requests.h"
 #include "installer/kube/source.h"
+#include "installer/seccomp.h"
 #include "version.h"
 
 static void raise_limits(const struct log *log)
@@ -259,6 +260,9 @@ int agent_run(const struct installer_config *config, struct error *error)
 			      &agent.plugins) < 0 ||
 	    make_observe(&agent, error) < 0 || make_host(&agent, error) < 0)
 		return -1;
+	struct error problem = { 0 };
+	if (seccomp_restrict(config->log.level == LOG_LEVEL_DEBUG, &problem) < 0)
+		log_write(&agent.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
 	if (event_base_dispatch(agent.base) < 0)
 		return error_set(error, errno, "the event loop failed");
 	log_write(&agent.log, LOG_LEVEL_INFO, NULL, "ambient-installer stops");

@@ -84,6 +84,17 @@ uint32_t nft_socket_port(const struct nft_socket *socket)
 	return mnl_socket_get_portid(socket->netlink);
 }
 
+/* What is left of an answer must not be taken for the answer to the next request, and the kernel makes no new dump before the
+ * last one is read (EBUSY). It makes each part of one as it is read, so that an empty queue is the end. errno is kept. */
+static void drop_answers(struct nft_socket *socket)
+{
+	char buffer[32768];
+	int saved = errno;
+	while (recv(mnl_socket_get_fd(socket->netlink), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
+		;
+	errno = saved;
+}
+
 /* Sends one request and hands its answers to `callback`. 0, or -1 with errno. */
 static int request(struct nft_socket *socket, struct nlmsghdr *header, bool many, mnl_cb_t callback, void *data)
 {
@@ -96,16 +107,10 @@ static int request(struct nft_socket *socket, struct nlmsghdr *header, bool many
 		ssize_t received = mnl_socket_recvfrom(socket->netlink, buffer, sizeof buffer);
 		if (received < 0 && errno == EINTR)
 			continue;
-		if (received < 0)
-			return -1;
-		int result = mnl_cb_run(buffer, (size_t)received, header->nlmsg_seq, port, callback, data);
+		/* EINTR: a commit interrupted the dump. ENOBUFS: something was lost. */
+		int result = received < 0 ? -1 : mnl_cb_run(buffer, (size_t)received, header->nlmsg_seq, port, callback, data);
 		if (result < 0) {
-			/* EINTR: a commit interrupted the dump. Its rest must not be taken for the answer to the next request;
-			 * the kernel makes each part of a dump as it is read, so that an empty queue is the end. */
-			int number = errno;
-			while (recv(mnl_socket_get_fd(socket->netlink), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
-				;
-			errno = number;
+			drop_answers(socket);
 			return -1;
 		}
 		if (result == MNL_CB_STOP || !many)

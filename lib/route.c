@@ -132,7 +132,18 @@ static int add_loopback_request(struct requests *requests, struct error *error)
 	return keep_request(requests, &message, "bringing lo up", AF_UNSPEC);
 }
 
-/* Receives one datagram. One that does not fit is an error (EMSGSIZE): half an answer would pass for a whole one. */
+/* What is left of an answer: the kernel makes no new dump before the last one is read (EBUSY). errno is kept. */
+static void drop_answers(struct nl_sock *socket)
+{
+	char buffer[8192];
+	int saved = errno;
+	while (recv(nl_socket_get_fd(socket), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
+		;
+	errno = saved;
+}
+
+/* Receives one datagram. One that does not fit is an error (EMSGSIZE): half an answer would pass for a whole one. After an
+ * error the socket can be used again. */
 static ssize_t receive(struct nl_sock *socket, char *buffer, size_t size)
 {
 	ssize_t received;
@@ -141,8 +152,10 @@ static ssize_t receive(struct nl_sock *socket, char *buffer, size_t size)
 	while (received < 0 && errno == EINTR);
 	if (received > (ssize_t)size) {
 		errno = EMSGSIZE;
-		return -1;
+		received = -1;
 	}
+	if (received < 0)
+		drop_answers(socket);
 	return received;
 }
 

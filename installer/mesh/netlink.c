@@ -40,12 +40,12 @@ static int read_answers(struct mnl_socket *socket, const struct nlmsghdr *reques
 		ssize_t received = mnl_socket_recvfrom(socket, buffer, sizeof buffer);
 		if (received < 0 && errno == EINTR)
 			continue;
-		if (received < 0)
-			return errno;
-		int result =
-			mnl_cb_run(buffer, (size_t)received, request->nlmsg_seq, mnl_socket_get_portid(socket), callback, data);
+		int result = received < 0 ? -1
+					  : mnl_cb_run(buffer, (size_t)received, request->nlmsg_seq,
+						       mnl_socket_get_portid(socket), callback, data);
 		if (result < 0) {
-			/* The rest of an interrupted dump is no answer to the next request. */
+			/* The rest of a dump that was interrupted, or of which something was lost, is no answer to the next
+			 * request, and the kernel makes no new one before it is read. */
 			int number = errno;
 			while (recv(mnl_socket_get_fd(socket), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
 				;

@@ -139,7 +139,9 @@ void probe_rules_batch_table(struct nft_batch *batch, const struct probe_address
 			nft_batch_add_set(batch, NFPROTO_INET, set, probe_rules_set_name(families[i]));
 		else
 			nft_batch_fail(batch, ENOMEM, "set");
-		nftnl_set_free(set);
+		/* libnftnl frees no NULL. */
+		if (set)
+			nftnl_set_free(set);
 	}
 	if (chain)
 		nft_batch_add_chain(batch, NFPROTO_INET, chain, CHAIN);
@@ -151,10 +153,14 @@ void probe_rules_batch_table(struct nft_batch *batch, const struct probe_address
 			nft_batch_add_rule(batch, NFPROTO_INET, rule, rule_name(families[i]));
 		else
 			nft_batch_fail(batch, ENOMEM, "rule");
-		nftnl_rule_free(rule);
+		/* libnftnl frees no NULL. */
+		if (rule)
+			nftnl_rule_free(rule);
 	}
-	nftnl_table_free(table);
-	nftnl_chain_free(chain);
+	if (table)
+		nftnl_table_free(table);
+	if (chain)
+		nftnl_chain_free(chain);
 }
 
 /* One message of elements; `set` goes with it. */
@@ -260,18 +266,22 @@ static int look_at_chain(const struct nlmsghdr *header, void *data)
 	return MNL_CB_OK;
 }
 
-static void compare_rule(struct look *look, const struct nftnl_rule *rule)
+/* false: no memory. */
+static bool compare_rule(struct look *look, const struct nftnl_rule *rule)
 {
 	size_t position = look->rules_count++;
 	if (position >= FAMILIES_COUNT) {
 		SAY(look, "a foreign rule stands at the end of chain %s", CHAIN);
-		return;
+		return true;
 	}
 	struct nftnl_rule *expected = make_rule(look->addresses, families[position]);
-	if (!expected || !nft_rule_same(expected, rule))
+	if (!expected)
+		return false;
+	if (!nft_rule_same(expected, rule))
 		SAY(look, "rule %zu \"%s\" of chain %s is missing or another", position + 1, rule_name(families[position]),
 		    CHAIN);
 	nftnl_rule_free(expected);
+	return true;
 }
 
 static int look_at_rule(const struct nlmsghdr *header, void *data)
@@ -280,10 +290,13 @@ static int look_at_rule(const struct nlmsghdr *header, void *data)
 	if (!rule)
 		return MNL_CB_ERROR;
 	/* A kernel that can't limit the dump to a table gives them all. */
+	bool is_compared = true;
 	if (nftnl_rule_nlmsg_parse(header, rule) == 0 && strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), PROBE_TABLE) == 0)
-		compare_rule(data, rule);
+		is_compared = compare_rule(data, rule);
 	nftnl_rule_free(rule);
-	return MNL_CB_OK;
+	if (!is_compared)
+		errno = ENOMEM;
+	return is_compared ? MNL_CB_OK : MNL_CB_ERROR;
 }
 
 static void compare_set(struct look *look, const struct nftnl_set *set)
