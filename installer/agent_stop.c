@@ -2,9 +2,9 @@
  *
  * As long as our DaemonSet stands for this node, a stop is an upgrade or a restart: binary, configuration, rules and state
  * stay, and pods of the mesh wait for the successor. Else we are uninstalled: the configuration goes first, so that no new pod
- * asks for us; the pods are released while the API still lets us take their annotations off; the host's rules, the binary and
- * what is remembered go last. A pod whose annotation can't be removed stays enrolled, since its peers go on with HBONE, and is
- * named. */
+ * asks for us, and the binary with it, where no runtime may call it any more; the pods are released while the API still lets us
+ * take their annotations off; the host's rules and what is remembered go last. A pod whose annotation can't be removed stays
+ * enrolled, since its peers go on with HBONE, and is named. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -66,21 +66,10 @@ static void released(void *data, size_t stranded)
 {
 	struct agent *agent = data;
 	struct error error = { 0 };
-	struct host_uninstalled uninstalled = { 0 };
-	if (agent->host) {
-		/* The keeper would put everything back. */
-		host_free(agent->host);
-		agent->host = NULL;
-		if (host_uninstall(&agent->setup.options, &error, &uninstalled) < 0)
-			log_write(&agent->log, LOG_LEVEL_ERROR, NULL, "%s", error.message);
-		else if (uninstalled.remark[0])
-			log_write(&agent->log, LOG_LEVEL_INFO, NULL, "%s", uninstalled.remark);
-	}
 	if (stranded > 0) {
 		log_write(&agent->log, LOG_LEVEL_ERROR, NULL,
 			  "%zu pods stay in the mesh, since their annotation could not be removed: restart them", stranded);
 	} else {
-		error = (struct error){ 0 };
 		mesh_remove_host_rules(agent->mesh);
 		if (probe_set_uninstall(agent->host_netns, &error) < 0)
 			log_write(&agent->log, LOG_LEVEL_ERROR, NULL, "%s", error.message);
@@ -102,9 +91,9 @@ static void uninstall(struct agent *agent)
 {
 	struct error error = { 0 };
 	if (agent->host) {
+		/* The keeper would put everything back. */
 		host_free(agent->host);
 		agent->host = NULL;
-		/* The binary stays as long as a runtime may call it: it goes in the end, or not at all. */
 		struct host_uninstalled uninstalled = { 0 };
 		if (host_uninstall(&agent->setup.options, &error, &uninstalled) < 0)
 			log_write(&agent->log, LOG_LEVEL_ERROR, NULL, "%s", error.message);

@@ -104,7 +104,9 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 		if (result == 0 && wishes[i].result == FINDER_FOUND) {
 			hold(pod, wishes[i].netns);
 			close(wishes[i].netns);
-		} else if (pod->decision.wanted && !is_first_look) {
+		} else if (!pod->decision.wanted) {
+			mesh_succeeded(pod);
+		} else if (!is_first_look) {
 			struct error problem = error;
 			if (result == 0)
 				error_set(&problem, 0, "cannot find the pod's network namespace: %s",

@@ -243,10 +243,14 @@ static void prune(struct mesh *mesh)
 	struct error error = { 0 };
 	if (mesh->is_pruned || !mesh->is_kernel_seen || !mesh_is_listed(mesh) || mesh->is_stopped)
 		return;
-	mesh->is_pruned = true;
 	if (probe_set_prune(mesh->probes, &error) < 0 ||
-	    (mesh->aws && aws_branch_eni_prune(mesh->aws, is_enrolled_address, mesh, &error) < 0))
-		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+	    (mesh->aws && aws_branch_eni_prune(mesh->aws, is_enrolled_address, mesh, &error) < 0)) {
+		/* The next turn tries again. */
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "what an earlier run left on the host stays for now: %s",
+			  error.message);
+		return;
+	}
+	mesh->is_pruned = true;
 	mesh_take_over_host(mesh);
 }
 

@@ -372,6 +372,8 @@ void mesh_reconcile(struct mesh_pod *pod)
 		enrol(pod);
 	else if (mesh_has_traces(pod) || !pod->object)
 		release(pod);
+	else if (pod->failures > 0 && may_try(pod, METRICS_STEP_NAMESPACE))
+		mesh_locate_soon(pod); /* the first look failed: something of ours may be in there */
 }
 
 void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
