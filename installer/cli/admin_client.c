@@ -1,7 +1,8 @@
 /* The client of the admin socket. See admin_client.h.
  *
- * HTTP is OpenSSL's client, which takes any connection; libevent's connects to addresses only. It keeps of an error's answer
- * nothing but the first line, so the agent puts its sentence there. */
+ * HTTP is OpenSSL's client, which takes any connection; libevent's connects to addresses only. Of an answer that is an error
+ * OpenSSL 3.0 keeps nothing but the first line, and 3.5 hands over the body and does not tell the status: the agent puts its
+ * sentence into both. */
 #include "installer/cli/admin_client.h"
 
 #include <errno.h>
@@ -110,8 +111,8 @@ static int read_all(BIO *bio, struct error *error, char **ret_text, size_t *ret_
 	return 0;
 }
 
-static int ask(const struct admin *admin, bool is_post, const char *path, struct error *error, char **ret_text,
-	       size_t *ret_length)
+static int exchange(const struct admin *admin, bool is_post, const char *path, struct error *error, char **ret_text,
+		    size_t *ret_length)
 {
 	cleanup_close int fd = -1;
 	int result = -1;
@@ -122,6 +123,7 @@ static int ask(const struct admin *admin, bool is_post, const char *path, struct
 	OSSL_HTTP_REQ_CTX *request = bio ? OSSL_HTTP_REQ_CTX_new(bio, bio, 0) : NULL;
 	if (!request || !OSSL_HTTP_REQ_CTX_set_request_line(request, is_post, NULL, NULL, path) ||
 	    !OSSL_HTTP_REQ_CTX_add1_header(request, "Host", "localhost") ||
+	    !OSSL_HTTP_REQ_CTX_add1_header(request, "Accept", "application/json") ||
 	    !OSSL_HTTP_REQ_CTX_set_expected(request, NULL, 0, ANSWER_SECONDS, 0)) {
 		error_set(error, ENOMEM, "cannot ask the node agent");
 	} else {
@@ -132,6 +134,22 @@ static int ask(const struct admin *admin, bool is_post, const char *path, struct
 	OSSL_HTTP_REQ_CTX_free(request);
 	BIO_free(bio);
 	return result;
+}
+
+static int ask(const struct admin *admin, bool is_post, const char *path, struct error *error, cJSON **ret_json)
+{
+	cleanup_free char *text = NULL;
+	cleanup_cjson cJSON *json = NULL;
+	size_t length = 0;
+	if (exchange(admin, is_post, path, error, &text, &length) < 0 ||
+	    json_parse(text, length, ANSWER_MAX, "the node agent's answer", error, &json) < 0)
+		return -1;
+	const char *sentence = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "error"));
+	const cJSON *status = cJSON_GetObjectItemCaseSensitive(json, "status");
+	if (sentence && cJSON_IsNumber(status))
+		return error_say(error, status->valuedouble == 404 ? ENOENT : EINVAL, "%.900s", sentence);
+	*ret_json = steal_pointer(json);
+	return 0;
 }
 
 /* What the agent passes on may come from anywhere: no text moves a cursor. */
@@ -147,10 +165,7 @@ static void make_printable(cJSON *json)
 
 int admin_get(const struct admin *admin, const char *path, struct error *error, cJSON **ret_json)
 {
-	cleanup_free char *text = NULL;
-	size_t length = 0;
-	if (ask(admin, false, path, error, &text, &length) < 0 ||
-	    json_parse(text, length, ANSWER_MAX, "the node agent's answer", error, ret_json) < 0)
+	if (ask(admin, false, path, error, ret_json) < 0)
 		return -1;
 	make_printable(*ret_json);
 	return 0;
@@ -158,9 +173,8 @@ int admin_get(const struct admin *admin, const char *path, struct error *error, 
 
 int admin_post(const struct admin *admin, const char *path, struct error *error)
 {
-	cleanup_free char *text = NULL;
-	size_t length = 0;
-	return ask(admin, true, path, error, &text, &length);
+	cleanup_cjson cJSON *answer = NULL;
+	return ask(admin, true, path, error, &answer);
 }
 
 int admin_pod_path(const char *pod, const char *rest, struct error *error, char **ret_path)

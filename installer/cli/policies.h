@@ -30,8 +30,8 @@ void policies_clear(struct policies *policies);
 typedef void (*policy_finding)(void *data, bool is_blocked, const char *kind, const char *text);
 
 /* Of the namespace's waypoint. */
-void policies_of_waypoint(const struct policies *policies, policy_finding tell, void *data);
+void policies_of_waypoint(const struct policies *policies, policy_finding finding, void *data);
 /* Of one pod, an object of the API server; each policy that selects it is named. */
-void policies_of_pod(const struct policies *policies, const cJSON *pod, policy_finding tell, void *data);
+void policies_of_pod(const struct policies *policies, const cJSON *pod, policy_finding finding, void *data);
 
 #endif

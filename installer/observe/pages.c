@@ -40,7 +40,14 @@ static void send_body(const struct page_request *request, int status, const char
 	evhttp_send_reply(request->http, status, phrase, body);
 }
 
-/* The sentence is the reason phrase too, for clients that show nothing else of an error. */
+static bool does_want_json(const struct page_request *request)
+{
+	const char *accept = evhttp_find_header(evhttp_request_get_input_headers(request->http), "Accept");
+	return accept && strstr(accept, JSON);
+}
+
+/* As text, or for who asks for JSON as {"status": N, "error": SENTENCE}. The sentence is the reason phrase too, for clients
+ * that show nothing else of an error. */
 __attribute__((format(printf, 3, 4))) static void say(const struct page_request *request, int status, const char *format, ...)
 {
 	char sentence[SENTENCE_MAX];
@@ -52,9 +59,15 @@ __attribute__((format(printf, 3, 4))) static void say(const struct page_request 
 	for (char *c = sentence; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
+	bool wants_json = does_want_json(request);
+	cleanup_cjson cJSON *json = wants_json ? cJSON_CreateObject() : NULL;
+	cleanup_free char *text = NULL;
+	if (cJSON_AddNumberToObject(json, "status", status) &&
+	    cJSON_AddStringToObject(json, status < 400 ? "message" : "error", sentence))
+		text = cJSON_PrintUnformatted(json);
 	if (body)
-		evbuffer_add_printf(body, "%s\n", sentence);
-	send_body(request, status, status < 400 ? "OK" : sentence, TEXT, body);
+		evbuffer_add_printf(body, "%s\n", text ? text : sentence);
+	send_body(request, status, status < 400 ? "OK" : sentence, text ? JSON : TEXT, body);
 	if (body)
 		evbuffer_free(body);
 }

@@ -65,6 +65,17 @@ def test_wrong_methods(node):
     assert status == 405 and "POST" in text
 
 
+def test_a_sentence_as_json(node):
+    with node.host:
+        connection = http.client.HTTPConnection("127.0.0.1", 15000, timeout=10)
+        connection.connect()
+    connection.request("GET", "/pods/shop/elsewhere", headers={"Accept": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 404 and answer.reason == "there is no pod shop/elsewhere on this node"
+    assert json.loads(answer.read()) == {"status": 404, "error": "there is no pod shop/elsewhere on this node"}
+    connection.close()
+
+
 def test_not_ready_says_why(tmp_path):
     node = Node(tmp_path, start=False, tunnel=False, settings=PORTS)
     try:
