@@ -3,6 +3,7 @@ import signal
 import time
 
 from .cluster import DAEMON_SET, SYSTEM
+from .cni import Runtime
 from .node import eventually
 
 
@@ -209,3 +210,72 @@ def test_pods_whose_annotation_can_not_be_removed_stay(new_cluster):
     cluster.agent = None
     assert pod.redirects() and pod.annotation() == "enabled" and pod.is_probed()
     assert pod.name in cluster.log() and "stays in the mesh" in cluster.log()
+
+
+def test_new_pods_while_the_api_is_away(cluster):
+    """What is known of their namespaces decides, as it would in the plugin; a pod that runs is not touched."""
+    cluster.label("office")
+    cluster.join()
+    runtime = Runtime(cluster)
+    running = cluster.pod()
+    cluster.enabled()
+    eventually(lambda: "office" in cluster.outside())
+    cluster.stop()
+    cluster.stop_api()
+    cluster.start(wait=False)
+    cluster.log_has("pods: ")
+    outside, inside = cluster.pod(show=False, starts=True, namespace="office"), cluster.pod(show=False, starts=True)
+    eventually(lambda: runtime.call("ADD", outside)[0] == 0)
+    assert not outside.traces()
+    status, error = runtime.call("ADD", inside)
+    assert status == 1 and error["code"] == 11 and "not known to be outside" in error["msg"], error
+    assert not inside.traces() and running.redirects()
+    cluster.start_api()
+    inside.show()
+    eventually(lambda: runtime.call("ADD", inside)[0] == 0)
+    assert inside.is_in()
+
+
+def test_when_away_closed_lets_nobody_start_unseen(new_cluster):
+    cluster = new_cluster(settings=["whenAway=closed"])
+    cluster.label("office")
+    runtime = Runtime(cluster)
+    eventually(lambda: "office" in cluster.outside())
+    cluster.stop()
+    cluster.stop_api()
+    cluster.start(wait=False)
+    cluster.log_has("pods: ")
+    pod = cluster.pod(show=False, starts=True, namespace="office")
+    status, error = runtime.call("ADD", pod)
+    assert status == 1 and error["code"] == 11, error
+    cluster.start_api()
+    pod.show()
+    eventually(lambda: runtime.call("ADD", pod)[0] == 0)
+
+
+def test_a_pod_that_the_watch_has_not_shown_yet_is_read_once(cluster):
+    cluster.join()
+    runtime = Runtime(cluster)
+    witness = cluster.pod()
+    cluster.enabled()
+    # The watch of pods is silent from now on: the pod is only known by asking for it.
+    cluster.api.order_watchers("silence", "pods")
+    pod = cluster.pod(starts=True)
+    runtime.add(pod)
+    assert pod.is_in() and witness.is_in()
+    assert [path for method, path, _ in cluster.api.requests if method == "GET" and path.endswith(f"/pods/{pod.name}")]
+    # The annotation is nothing that the plugin waits for, but it comes.
+    eventually(lambda: pod.annotation() == "enabled")
+
+
+def test_a_new_pod_is_enabled_after_its_add(cluster):
+    cluster.join()
+    runtime = Runtime(cluster)
+    pod = cluster.pod(starts=True)
+    cluster.api.fail("PATCH", 500, times=3)
+    began = time.monotonic()
+    runtime.add(pod)
+    assert time.monotonic() - began < 3 and pod.is_in()
+    eventually(lambda: pod.annotation() == "enabled")
+    runtime.delete(pod)
+    pod.exit()

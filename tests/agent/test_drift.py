@@ -139,3 +139,21 @@ def test_drift_while_releasing_is_repaired_to_the_guard(new_node):
     pod.netns.run("nft", "delete", "table", "inet", "ambient-cni")
     eventually(lambda: standing(pod) == guard)
     assert not pod.redirects()
+
+
+def test_a_pause_by_hand(node, pod):
+    status, _ = node.request("POST", f"/pods/{pod.key}/pause?seconds=60")
+    assert status == 200
+    pod.netns.run("nft", "delete", "table", "inet", "ambient-cni")
+    time.sleep(0.5)
+    assert not pod.has_table()
+    assert node.get(f"/pods/{pod.key}")["repairPausedSeconds"] > 0
+    assert node.request("POST", f"/pods/{pod.key}/pause?seconds=0")[0] == 200
+    eventually(pod.redirects)
+    assert standing(pod)[0] and pod.is_in()
+
+
+def test_a_pause_ends_by_itself(node, pod):
+    assert node.request("POST", f"/pods/{pod.key}/pause?seconds=1")[0] == 200
+    pod.netns.run("nft", "flush", "table", "inet", "ambient-cni")
+    eventually(pod.redirects, 5)
