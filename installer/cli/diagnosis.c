@@ -52,11 +52,21 @@ static bool listens(const cJSON *pod, const char *port, const char *family)
 	return cJSON_IsString(families) && strstr(families->valuestring, family);
 }
 
+/* A pod without an IPv6 address has no IPv6 connections that could be refused. */
+static bool has_ipv6(const cJSON *pod)
+{
+	const cJSON *address;
+	cJSON_ArrayForEach (address, json_at(pod, "addresses"))
+		if (cJSON_IsString(address) && strchr(address->valuestring, ':'))
+			return true;
+	return false;
+}
+
 /* The tunnel has accepted the pod: does it also answer where the rules lead? False: nothing was found. */
 static bool diagnose_listeners(const cJSON *pod, const cJSON *agent, struct diagnosis *diagnosis)
 {
 	static const char *const ports[] = { "15008", "15006", "15001", "15053/udp", "15053/tcp" };
-	bool dns = json_truth(pod, "rules.redirect.dnsCapture"), ipv6 = json_truth(pod, "rules.redirect.ipv6");
+	bool dns = json_truth(pod, "rules.redirect.dnsCapture"), ipv6 = json_truth(pod, "rules.redirect.ipv6") && has_ipv6(pod);
 	if (!json_at(pod, "tunnel.listening"))
 		return false;
 	for (size_t i = 0; i < sizeof ports / sizeof ports[0]; i++) {
