@@ -157,7 +157,7 @@ tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BUILD)/tests/faults.so
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libseccomp-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset \
-	mandoc
+	mandoc valgrind iperf3
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 PAGE_PACKAGES = chromium chromium-driver python3-selenium
@@ -178,7 +178,9 @@ demo: deps ## show the main job working: pods on a bridge, redirected; no cluste
 
 # Tests with real packets and processes, four at a time: they mostly wait.
 # tests/node, tests/package and tests/page have targets of their own: they build Kubernetes, build Helm and images, or need a browser.
-PYTEST_FOLDERS = $(filter-out tests/node/ tests/package/ tests/page/,$(sort $(dir $(wildcard tests/*/test_*.py))))
+# tests/budgets counts the instructions of what is shipped: sanitizers add theirs.
+PYTEST_FOLDERS = $(filter-out tests/node/ tests/package/ tests/page/ $(if $(SANITIZE),tests/budgets/),$(sort \
+	$(dir $(wildcard tests/*/test_*.py))))
 PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -n 4 -p no:cacheprovider
 
 .PHONY: test test-built

@@ -13,11 +13,6 @@
 #include "ambient/nft.h"
 #include "ambient/redirect.h"
 
-static bool is_same_namespace(struct netns_id a, struct netns_id b)
-{
-	return a.device == b.device && a.inode == b.inode;
-}
-
 /* Opens a namespace by path unless it is the host's or not the one that is meant (`expected`, NULL: any). */
 static int open_by_path(const char *path, const struct netns_id *expected, struct error *error)
 {
@@ -25,7 +20,7 @@ static int open_by_path(const char *path, const struct netns_id *expected, struc
 	struct netns_id id = { 0 };
 	if (netns_open(path, error, &netns) < 0 || netns_refuse_own(netns, error) < 0 || netns_identify(netns, error, &id) < 0)
 		return -1;
-	if (expected && expected->inode != 0 && !is_same_namespace(id, *expected))
+	if (expected && expected->inode != 0 && !netns_id_equal(id, *expected))
 		return error_say(error, ESTALE, "%s leads to another namespace by now", path);
 	return steal_fd(&netns);
 }
@@ -58,7 +53,7 @@ static int look_for_other(void *data, struct attachment *attachment, struct erro
 {
 	(void)error;
 	struct search *search = data;
-	if (search->found || !attachment->is_enrolled || !is_same_namespace(attachment->netns, search->netns))
+	if (search->found || !attachment->is_enrolled || !netns_id_equal(attachment->netns, search->netns))
 		return 0;
 	if (search->container_id && strcmp(attachment->container_id, search->container_id) == 0 &&
 	    strcmp(attachment->interface, search->interface) == 0)

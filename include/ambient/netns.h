@@ -2,6 +2,7 @@
 #ifndef AMBIENT_NETNS_H
 #define AMBIENT_NETNS_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "ambient/error.h"
@@ -11,6 +12,11 @@ struct netns_id {
 	dev_t device;
 	ino_t inode;
 };
+
+static inline bool netns_id_equal(struct netns_id a, struct netns_id b)
+{
+	return a.device == b.device && a.inode == b.inode;
+}
 
 /* Opens the network namespace at `path` (CLOEXEC). A path that is no network namespace (a regular file, a namespace of
  * another kind) is an error with number EINVAL; a missing one ENOENT. */

@@ -43,16 +43,11 @@ static void close_sessions(struct release *release)
 	release->sessions_count = 0;
 }
 
-static bool is_same(const struct netns_id *a, const struct netns_id *b)
-{
-	return a->device == b->device && a->inode == b->inode;
-}
-
 /* True for the first time only. */
 static bool is_new(struct release *release, const struct netns_id *id)
 {
 	for (size_t i = 0; i < release->seen_count; i++)
-		if (is_same(&release->seen[i], id))
+		if (netns_id_equal(release->seen[i], *id))
 			return false;
 	struct netns_id *grown = realloc(release->seen, (release->seen_count + 1) * sizeof *grown);
 	if (!grown)
@@ -66,7 +61,7 @@ static void tell(struct release *release, const struct netns_id *id, const char 
 {
 	const char *pod = NULL;
 	for (size_t i = 0; i < release->owners_count && !pod; i++)
-		if (is_same(&release->owners[i].id, id))
+		if (netns_id_equal(release->owners[i].id, *id))
 			pod = release->owners[i].pod;
 	if (problem)
 		release->failed++;
@@ -99,7 +94,7 @@ static void visit(struct release *release, const char *path)
 	    netns_refuse_own(netns, NULL) < 0)
 		return;
 	if (release->places->host_netns >= 0 && netns_identify(release->places->host_netns, NULL, &host) == 0 &&
-	    is_same(&id, &host))
+	    netns_id_equal(id, host))
 		return;
 	release_one(release, netns, &id, path);
 }

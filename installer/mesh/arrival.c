@@ -69,8 +69,7 @@ static void take_back(struct mesh_arrival *arrival)
 			pod->tunnel = POD_TUNNEL_DELETING;
 		mesh_probe_remove(pod);
 		sandbox_forget(pod);
-		pod->is_enrolled = false;
-		pod->was_accepted = false;
+		mesh_begin_anew(pod);
 		mesh_remember_enrolled(arrival->mesh);
 	}
 	if (!sandbox_is_held(&pod->sandbox) && !pod->sandbox.container_id)
@@ -348,6 +347,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	if (arrival->is_new_sandbox) {
 		mesh_probe_remove(pod);
 		sandbox_forget(pod);
+		mesh_begin_anew(pod);
 		/* An Add of the new namespace replaces the old one; where none comes, a Del is needed. */
 		bool is_known = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
 		pod->tunnel = is_known ? POD_TUNNEL_KEPT : POD_TUNNEL_UNKNOWN;
@@ -462,12 +462,7 @@ static void detach(struct mesh_pod *pod)
 	sandbox_forget(pod);
 	pod->is_torn_down = true;
 	pod->is_remembered = false;
-	pod->is_enrolled = false;
-	pod->is_releasing = false;
-	pod->was_accepted = false;
-	pod->drain_began = 0;
-	pod->is_drained = false;
-	pod->began = 0;
+	mesh_begin_anew(pod);
 	mesh_remember_enrolled(mesh);
 	mesh_queue(pod);
 }
@@ -483,8 +478,7 @@ void mesh_detach(struct mesh *mesh, const struct attachment *attachment)
 		 * has replaced matches neither. */
 		bool is_meant = sandbox->container_id
 					? strcmp(sandbox->container_id, attachment->container_id) == 0
-					: sandbox->id.inode != 0 && sandbox->id.inode == attachment->netns.inode &&
-						  sandbox->id.device == attachment->netns.device;
+					: sandbox->id.inode != 0 && netns_id_equal(sandbox->id, attachment->netns);
 		if (is_meant && !attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface))
 			detach(pod);
 	}

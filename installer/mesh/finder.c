@@ -224,8 +224,7 @@ static bool read_start_time(int directory, unsigned long long *ret_time)
 static struct candidate *find_candidate(struct scan *scan, size_t wish, const struct netns_id *id)
 {
 	for (size_t i = 0; i < scan->candidates_count; i++)
-		if (scan->candidates[i].wish == wish && scan->candidates[i].id.device == id->device &&
-		    scan->candidates[i].id.inode == id->inode)
+		if (scan->candidates[i].wish == wish && netns_id_equal(scan->candidates[i].id, *id))
 			return &scan->candidates[i];
 	return NULL;
 }
@@ -254,7 +253,7 @@ static int look_at_namespace(struct scan *scan, size_t wish, int directory, stru
 	if (fstatat(directory, "ns/net", &status, 0) < 0 || !read_start_time(directory, &start_time))
 		return pass_over(errno, error);
 	struct netns_id id = { .device = status.st_dev, .inode = status.st_ino };
-	if (id.device == scan->host->device && id.inode == scan->host->inode) {
+	if (netns_id_equal(id, *scan->host)) {
 		/* conmon runs in the pod's cgroup and the host's namespace. */
 		if (scan->wishes[wish].result == FINDER_NO_PROCESS)
 			scan->wishes[wish].result = FINDER_ONLY_HOST;
@@ -276,7 +275,7 @@ static int look_at_namespace(struct scan *scan, size_t wish, int directory, stru
 	if (netns_check(netns, NULL) < 0 || netns_identify(netns, NULL, &opened) < 0)
 		return 0;
 	/* The process may have gone elsewhere between the two looks: what is open counts. */
-	if (opened.device != id.device || opened.inode != id.inode)
+	if (!netns_id_equal(opened, id))
 		return 0;
 	scan->wishes[wish].result = FINDER_NO_ADDRESS;
 	if (youngest) {
@@ -506,7 +505,7 @@ int finder_open_path(const char *path, const char *proc_dir, const char *netns_d
 		opened = open_below_host_root(path, proc_dir, error, &netns);
 	if (opened < 0 || netns_identify(netns, error, &id) < 0)
 		return -1;
-	if (id.device == host->device && id.inode == host->inode)
+	if (netns_id_equal(id, *host))
 		return error_say(error, EPERM, "network namespace %s is the host's own", path);
 	*ret_netns = steal_fd(&netns);
 	return 0;

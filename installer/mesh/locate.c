@@ -45,8 +45,7 @@ static int refuse_foreign(const struct mesh_pod *pod, int netns, struct error *e
 		return -1;
 	TAILQ_FOREACH(other, &pod->mesh->pods, all)
 	{
-		if (other != pod && sandbox_is_held(&other->sandbox) && other->sandbox.id.inode == id.inode &&
-		    other->sandbox.id.device == id.device)
+		if (other != pod && sandbox_is_held(&other->sandbox) && netns_id_equal(other->sandbox.id, id))
 			return error_say(error, EBUSY, "the network namespace is that of pod %s/%s (uid %s)",
 					 other->namespace_name, other->name, other->uid);
 	}

@@ -139,6 +139,7 @@ void mesh_consider_snapshot(struct mesh *mesh)
 			TAILQ_INSERT_HEAD(&mesh->queue, pod, queue);
 		}
 	}
+	outside_clear(&mesh->outside);
 	tunnel_server_set_ready(mesh->tunnel, true);
 	event_del(mesh->patience);
 }

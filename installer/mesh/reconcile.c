@@ -57,12 +57,8 @@ static bool step_namespace(struct mesh_pod *pod)
 			succeeded(pod, METRICS_STEP_NAMESPACE);
 			return true;
 		}
-		/* Held, and not looked at, is enough; out of something passes. */
-		if (sandbox_is_held(&pod->sandbox) || error.number == EMFILE || error.number == ENFILE ||
-		    error.number == ENOMEM)
+		if (error.number != ENOENT)
 			return failed(pod, METRICS_STEP_NAMESPACE, &error);
-		/* The path is gone, leads elsewhere or is a plain file by now, as when a mount went. */
-		mesh_log(pod, LOG_LEVEL_DEBUG, "namespace", "%s", error.message);
 		sandbox_forget(pod);
 	}
 	mesh_locate_soon(pod);
@@ -138,15 +134,21 @@ static bool step_rules(struct mesh_pod *pod)
 	return true;
 }
 
-int mesh_tunnel_add(struct mesh_pod *pod, struct error *error)
+/* Borrowed from the pod. */
+static struct tunnel_workload workload_of(const struct mesh_pod *pod)
 {
-	const struct tunnel_workload workload = {
+	return (struct tunnel_workload){
 		.uid = pod->uid,
 		.name = pod->name,
 		.namespace_name = pod->namespace_name,
 		.service_account = pod->service_account,
 		.netns = pod->sandbox.netns,
 	};
+}
+
+int mesh_tunnel_add(struct mesh_pod *pod, struct error *error)
+{
+	const struct tunnel_workload workload = workload_of(pod);
 	if (tunnel_add(pod->mesh->tunnel, &workload, error) < 0)
 		return -1;
 	pod->tunnel = POD_TUNNEL_ADDING;
@@ -192,7 +194,8 @@ static void enrol(struct mesh_pod *pod)
 	if (!pod->is_enrolled && pod->began == 0)
 		pod->began = mesh_now();
 	if (!step_namespace(pod)) {
-		if (pod->is_torn_down || !pod->mesh->is_kernel_seen)
+		/* What was remembered and is not found yet has its rules, as far as we know. */
+		if (pod->is_torn_down || pod->is_remembered || !pod->mesh->is_kernel_seen)
 			return;
 		step_annotation(pod);
 		return;
@@ -262,16 +265,20 @@ static bool step_forget_in_tunnel(struct mesh_pod *pod)
 	return false;
 }
 
+void mesh_begin_anew(struct mesh_pod *pod)
+{
+	pod->is_enrolled = pod->is_releasing = pod->was_accepted = false;
+	pod->is_annotation_off = pod->is_drained = false;
+	pod->drain_began = 0;
+	pod->began = 0;
+}
+
 static void finish_release(struct mesh_pod *pod)
 {
 	bool was_releasing = pod->is_releasing;
 	mesh_probe_remove(pod);
 	sandbox_let_go(pod);
-	pod->is_releasing = false;
-	pod->drain_began = 0;
-	pod->is_drained = false;
-	pod->was_accepted = false;
-	pod->began = 0;
+	mesh_begin_anew(pod);
 	mesh_succeeded(pod);
 	if (was_releasing) {
 		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod is out of the mesh: %s", pod->decision.reason);
@@ -437,13 +444,7 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 		/* On its last way out, its Del is what the tunnel needs. */
 		if (pod->tunnel == POD_TUNNEL_DELETING || pod->tunnel == POD_TUNNEL_DELETED)
 			continue;
-		const struct tunnel_workload workload = {
-			.uid = pod->uid,
-			.name = pod->name,
-			.namespace_name = pod->namespace_name,
-			.service_account = pod->service_account,
-			.netns = pod->sandbox.netns,
-		};
+		const struct tunnel_workload workload = workload_of(pod);
 		if (tunnel_snapshot_add(snapshot, &workload, &error) < 0) {
 			mesh_failed(pod, METRICS_STEP_TUNNEL, &error);
 			continue;
@@ -460,6 +461,8 @@ void mesh_tunnel_connections_changed(void *data, size_t count)
 {
 	struct mesh *mesh = data;
 	struct mesh_pod *pod;
+	if (mesh->is_stopped)
+		return;
 	if (count == 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
 			  "no tunnel is connected: pods of the mesh stay as they are, new ones wait (kubectl get pods -n %s -l "

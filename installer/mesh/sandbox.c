@@ -113,12 +113,12 @@ int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error)
 		return error_set(error, errno, "cannot hold the network namespace");
 	if (netns_identify(copy, error, &id) < 0 || redirect_session_open(copy, error, &session) < 0)
 		return -1;
-	if (id.device == mesh->host.device && id.inode == mesh->host.inode)
+	if (netns_id_equal(id, mesh->host))
 		return error_say(error, EPERM, "the pod's network namespace is the host's own");
 	if (drift_watch_new(mesh->base, copy, changed, pod, error, &watch) < 0)
 		return -1;
 	sandbox_let_go(pod);
-	if (id.device != sandbox->id.device || id.inode != sandbox->id.inode)
+	if (!netns_id_equal(id, sandbox->id))
 		sandbox->is_taken_over = false;
 	sandbox->id = id;
 	sandbox->netns = steal_fd(&copy);
@@ -142,7 +142,7 @@ int sandbox_open_path(const struct mesh *mesh, const char *path, struct netns_id
 	if (finder_open_path(path, settings->proc_dir, settings->netns_dir, &mesh->host, error, &netns) < 0 ||
 	    netns_identify(netns, error, &id) < 0)
 		return -1;
-	if (id.device != expected.device || id.inode != expected.inode)
+	if (!netns_id_equal(id, expected))
 		return error_say(error, ENOENT, "%s leads to another namespace by now", path);
 	*ret_netns = steal_fd(&netns);
 	return 0;

@@ -217,6 +217,8 @@ bool mesh_probe_holds(const struct mesh_pod *pod);
 /* reconcile.c: does the next steps of one pod. The pod may be gone afterwards. */
 void mesh_reconcile(struct mesh_pod *pod);
 enum mesh_state mesh_state_of(const struct mesh_pod *pod);
+/* Of the ways in and out that were under way for the pod, none is any more. */
+void mesh_begin_anew(struct mesh_pod *pod);
 /* Whether the pod has anything of the mesh in or about it. */
 bool mesh_has_traces(const struct mesh_pod *pod);
 /* Asks the tunnel to take the pod, whose namespace is held. */

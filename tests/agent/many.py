@@ -36,6 +36,8 @@ class Peer:
         self.process.kill()
         self.process.wait()
 
+    stop = close
+
 
 class TunnelProgram(Peer):
     def __init__(self, node):
@@ -51,14 +53,18 @@ class TunnelProgram(Peer):
             if event["event"] == "snapshot-sent":
                 self.is_ready = True
 
+    def check(self):
+        broken = [event["text"] for event in self.events if event["event"] == "violation"]
+        assert not broken, broken
+
     def count(self, kind, since=0):
         return sum(event["event"] == kind for event in self.events[since:])
 
 
 class ManyPods(Node):
-    def __init__(self, folder, count, installer=None, **options):
+    def __init__(self, folder, count, **options):
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-        self.count, self.installer = count, installer
+        self.count = count
         self.proc = pathlib.Path(folder) / "proc"
         self.namespaces = []
         super().__init__(folder, tunnel=False, start=False, **options)
@@ -99,10 +105,6 @@ class ManyPods(Node):
                 "spec": {"nodeName": "node", "serviceAccountName": "account", "containers": [{"name": "main", "image": "x"}]},
                 "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}}
 
-    def command(self):
-        command = super().command()
-        return [str(self.installer or command[0]), *command[1:]]
-
     def connect(self):
         eventually(self.tunnel_path.exists, what=self.log)
         self.tunnel = TunnelProgram(self)
@@ -128,9 +130,13 @@ class ManyPods(Node):
         with Changes(*(self.namespaces if watch else ()), routing=False) as changes:
             began = (self.join if is_in else self.leave)()
             kind = "add" if is_in else "delete"
+            if not is_in:
+                eventually(lambda: self.enabled() == 0, seconds)
+                last_patch = self.api.call("annotated")[1]
             eventually(lambda: self.tunnel.count(kind, began_events) >= self.count, seconds, what=lambda: self.log()[-3000:])
-            eventually(lambda: self.enabled() == (self.count if is_in else 0), seconds)
-            last_patch = self.api.call("annotated")[1]
+            if is_in:
+                eventually(lambda: self.enabled() == self.count, seconds)
+                last_patch = self.api.call("annotated")[1]
             cpu = self.cpu() - began_cpu
             if not is_in:
                 time.sleep(0.5)  # the rest of the rules goes after the tunnel's last answer
@@ -144,6 +150,7 @@ class ManyPods(Node):
             self.agent.wait()
         if self.tunnel:
             self.tunnel.close()
+            self.tunnel.check()
         violations = self.api.call("annotated")[2]
         self.api.close()
         for namespace in self.namespaces:

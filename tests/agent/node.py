@@ -155,8 +155,9 @@ class Pod:
 class Node:
     pod_class = Pod
 
-    def __init__(self, folder, tunnel=True, listeners=False, start=True, drain=1, settings=()):
+    def __init__(self, folder, tunnel=True, listeners=False, start=True, drain=1, settings=(), installer=INSTALLER):
         self.folder = pathlib.Path(folder)
+        self.installer = installer
         self.objects, self.run_dir = self.folder / "objects", self.folder / "run"
         self.objects.mkdir()
         self.tunnel_path = self.folder / "ztunnel.sock"
@@ -216,7 +217,7 @@ class Node:
 
     # The agent.
     def command(self):
-        command = [str(INSTALLER), "run"]
+        command = [str(self.installer), "run"]
         for setting in [*self.source_settings(), f"runDir={self.run_dir}", f"tunnelSocket={self.tunnel_path}",
                         "nodeName=node", "host.install=false", f"host.netnsDir={self.folder}",
                         "listen.health=", "listen.metrics=", "listen.admin=", "log.level=debug", *self.settings]:

@@ -77,6 +77,7 @@ def test_a_pod_that_is_not_found_at_once_is_kept(cluster):
     cluster.tunnel.wait(lambda: ("keep", pod.uid) in cluster.tunnel.requests)
     time.sleep(0.3)
     assert pod.uid in cluster.tunnel.workloads
+    assert pod.annotation() == "enabled" and len(pod.patches()) == 1
     cgroup.write_text(text)
     cluster.enabled()
     assert not [kind for kind, uid in cluster.tunnel.requests if kind == "delete"]
@@ -235,3 +236,18 @@ def test_a_changed_setting_during_an_add(node):
         assert answer["type"] == "result" and answer["code"] == 0, answer
         eventually(lambda: pod.redirects() and "15053" not in pod.netns.run("nft", "list", "table", "inet", "ambient-cni"))
     runtime.delete(pod)
+
+
+def test_an_annotation_that_somebody_puts_on_a_released_pod_goes(cluster):
+    pod = cluster.pod()
+    for _ in range(2):
+        cluster.join()
+        cluster.enabled()
+        cluster.leave()
+        pod.exit()
+        eventually(lambda: pod.annotation() is None)
+        for _ in range(2):
+            pod.annotations["ambient.istio.io/redirection"] = "enabled"
+            pod.show()
+            del pod.annotations["ambient.istio.io/redirection"]
+            eventually(lambda: pod.annotation() is None, what=cluster.log)

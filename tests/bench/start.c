@@ -1,6 +1,9 @@
 /* The wall time of one start of a program, beside the start of one that does nothing:
  *
- *     start PAIRS OTHERS VERB CONFIGURATION FLOOR PROGRAM
+ *     start PAIRS OTHERS VERB CONFIGURATION FLOOR PROGRAM [NAMESPACE]
+ *
+ * With NAMESPACE, each call is for a pod of its own in it, named bench-N as its uid is, N from 0; its configuration is
+ * CONFIGURATION.N.
  *
  * In turn: FLOOR, PROGRAM as a container runtime would call it with VERB (in a fresh network namespace each), so that whatever
  * else the machine does hits both alike. OTHERS namespaces with a redirection stand meanwhile. Prints a line "floor program" in
@@ -48,23 +51,30 @@ static void redirect_others(int count)
 
 int main(int argc, char **argv)
 {
-	if (argc != 7)
-		errx(2, "usage: start PAIRS OTHERS VERB CONFIGURATION FLOOR PROGRAM");
+	if (argc < 7 || argc > 8)
+		errx(2, "usage: start PAIRS OTHERS VERB CONFIGURATION FLOOR PROGRAM [NAMESPACE]");
 	int pairs = atoi(argv[1]), others = atoi(argv[2]);
 	const char *verb = argv[3], *configuration = argv[4], *floor_program = argv[5], *program = argv[6];
 
 	allow_many_descriptors();
 	redirect_others(others);
 	for (int i = -WARM_UP; i < pairs; i++) {
-		char command[64], container[64], netns[64];
+		char command[64], container[64], netns[64], pod[256] = "CNI_ARGS=", path[4096];
 		int fd = fresh_netns();
 		snprintf(command, sizeof command, "CNI_COMMAND=%s", verb);
 		snprintf(container, sizeof container, "CNI_CONTAINERID=bench%d", i + WARM_UP);
 		snprintf(netns, sizeof netns, "CNI_NETNS=/proc/%d/fd/%d", (int)getpid(), fd);
-		char *environment[] = { command, container, netns, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere", NULL };
+		snprintf(path, sizeof path, "%s", configuration);
+		if (argc == 8) {
+			snprintf(pod, sizeof pod,
+				 "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=bench-%d;K8S_POD_UID=bench-%d",
+				 argv[7], i + WARM_UP, i + WARM_UP);
+			snprintf(path, sizeof path, "%s.%d", configuration, i + WARM_UP);
+		}
+		char *environment[] = { command, container, netns, pod, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere", NULL };
 		posix_spawn_file_actions_t actions;
 		posix_spawn_file_actions_init(&actions);
-		posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, configuration, O_RDONLY, 0);
+		posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, path, O_RDONLY, 0);
 		posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
 		long nothing = start(floor_program, environment, &actions);
 		long something = start(program, environment, &actions);

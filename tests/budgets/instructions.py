@@ -1,0 +1,65 @@
+"""Instructions of one call of the plugin, counted by valgrind: a number that does not depend on what else the machine does.
+
+    PYTHONPATH=tests python3 -m budgets.instructions        writes tests/bench/budgets.json anew
+
+The start of any dynamic program, which the C library alone pays, is a floor of its own: /bin/true's. What is counted is the
+development build of Debian 12; another compiler, or other libraries, count otherwise."""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from netns.namespace import Namespace
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build"))
+BUDGETS = REPOSITORY / "tests" / "bench" / "budgets.json"
+# Name: (verb, pod's namespace, more configuration). "skip" asks nobody: the namespace is excluded.
+CALLS = {
+    "VERSION": ("VERSION", None, {}),
+    "ADD of an excluded namespace": ("ADD", "kube-system", {"enrollment": "installer"}),
+    "ADD, enrollment always": ("ADD", "shop", {"enrollment": "always"}),
+    "DEL after it": ("DEL", "shop", {"enrollment": "always"}),
+}
+
+
+def count(command, stdin, environment):
+    """Of the program alone, the loader included."""
+    done = subprocess.run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command], input=stdin, text=True,
+                          capture_output=True, check=False, env={"PATH": os.environ["PATH"], **environment})
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    return int(re.search(r"Collected : (\d+)", done.stderr)[1])
+
+
+def measure():
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="ambient-budget-", dir="/dev/shm") as folder:
+        netns = Namespace()
+        try:
+            netns.ip("link set lo up\n")
+            for name, (verb, pod_namespace, more) in CALLS.items():
+                configuration = {"cniVersion": "1.1.0", "name": "podnet", "type": "ambient-cni", "runDir": f"{folder}/run", **more,
+                                 "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}],
+                                                "ips": [{"address": "10.244.0.7/24", "interface": 0}], "dns": {}}}
+                environment = {"CNI_COMMAND": verb}
+                if pod_namespace:
+                    environment.update(
+                        CNI_CONTAINERID="sandbox-1", CNI_NETNS=netns.path, CNI_IFNAME="eth0", CNI_PATH="/nowhere",
+                        CNI_ARGS=f"IgnoreUnknown=1;K8S_POD_NAMESPACE={pod_namespace};K8S_POD_NAME=pod-1;"
+                                 "K8S_POD_UID=00000000-0000-4000-8000-000000000001")
+                found[name] = count([str(BUILD / "ambient-cni")], json.dumps(configuration), environment)
+        finally:
+            netns.close()
+    return found
+
+
+def main():
+    counts = measure()
+    BUDGETS.write_text(json.dumps({"plugin instructions": counts}, indent=1) + "\n", encoding="utf-8")
+    print(BUDGETS.read_text(encoding="utf-8"), end="")
+
+
+if __name__ == "__main__":
+    main()
