@@ -11,11 +11,11 @@ STEPS_MOST = 80
 SHARES = 4
 
 
-def enrol_and_release_killed_at(node, pod, step):
-    """Returns whether a step of that number came in (enrolment, release)."""
+def enrol_and_release_killed_at(node, pod, step, **which):
+    """Returns the name of the step of that number in (enrolment, release), None where there were fewer."""
     came = []
     for flip, converge in ((node.join, pod.enter), (node.leave, pod.exit)):
-        node.start_to_stop_at(step)
+        node.start_to_stop_at(step, **which)
         node.stop_now()
         flip()
         # A step that never comes is one behind the last: then everything is done already.
@@ -51,6 +51,24 @@ def test_killed_at_every_step(new_node, share):
     assert all(seen[0]), seen
     node.start()
     pod.exit()
+
+
+def test_killed_at_every_message_to_the_api_server(new_cluster):
+    """Around the annotation's patch: annotation, rules and tunnel agree again after the next start."""
+    node = new_cluster(start=False, tunnel=False, drain=0)
+    pod = node.pod()
+    node.start()
+    node.connect()
+    node.stop()
+    for step in itertools.count(1):
+        came = enrol_and_release_killed_at(node, pod, step, AMBIENT_STOP_NAME="socket")
+        assert pod.annotation() is None and all(value in ("enabled", None) for value in pod.patches()), pod.patches()
+        if came == [None, None]:
+            break
+        assert step < 20
+    assert step > 1 and "enabled" in pod.patches()
+    # Killed between the head of a request and its body.
+    node.api.violations = [text for text in node.api.violations if "the body is no JSON" not in text]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

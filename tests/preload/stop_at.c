@@ -2,8 +2,9 @@
  *
  * A step is whatever somebody else can see: a message to the kernel, to the tunnel or to a plugin, a file that gets its place
  * or goes. Nothing counts before the file AMBIENT_STOP_FILE exists; it holds a number, and after that many steps the process is
- * dead (0: never). Each step's name is appended to AMBIENT_STOP_FILE.steps. The steps are found at run time, so that no list of
- * them can be out of date, and the product knows nothing of it. */
+ * dead (0: never). With AMBIENT_STOP_NAME only steps of that name count ("socket" is the API server, "netlink" the kernel,
+ * "unix" the tunnel and plugins). Each step's name is appended to AMBIENT_STOP_FILE.steps. The steps are found at run time, so
+ * that no list of them can be out of date, and the product knows nothing of it. */
 /* libc declares these functions with reserved names for their parameters.
  * NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
 #include <dlfcn.h>
@@ -33,7 +34,8 @@ static void step(const char *name)
 	static long steps;
 	long last = 0;
 	char path[4096];
-	if (!is_counting(&last))
+	const char *only = getenv("AMBIENT_STOP_NAME");
+	if ((only && strcmp(only, name) != 0) || !is_counting(&last))
 		return;
 	snprintf(path, sizeof path, "%s.steps", getenv("AMBIENT_STOP_FILE"));
 	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
@@ -73,6 +75,17 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
 {
 	ssize_t result = REAL(send)(fd, data, size, flags);
 	step(socket_name(fd));
+	return result;
+}
+
+/* TLS writes to its socket so; what is no socket (the log) does not count. */
+ssize_t write(int fd, const void *data, size_t size)
+{
+	ssize_t result = REAL(write)(fd, data, size);
+	int domain = 0;
+	socklen_t length = sizeof domain;
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0)
+		step(socket_name(fd));
 	return result;
 }
 

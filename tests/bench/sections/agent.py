@@ -135,6 +135,7 @@ def restarts(bench, node):
     from agent.netlink import Changes
     with Changes(*node.namespaces, routing=False) as changes:
         node.kill()
+        time.sleep(2)  # the API server's double notices by its next bookmark that nobody listens any more
         began_events, began = len(node.tunnel.events), time.monotonic()
         node.start()
         listed = time.monotonic() - began
