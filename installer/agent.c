@@ -5,6 +5,7 @@
 #include "installer/agent.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,17 @@ static void raise_limits(const struct log *log)
 		log_write(log, LOG_LEVEL_WARN, NULL,
 			  "descriptors are limited to %llu: at most some %llu pods can be in the mesh", (unsigned long long)had,
 			  (unsigned long long)had / 6);
+}
+
+/* Tokens and keys are in our memory: neither a core file nor a program that cores are piped to gets it. */
+static void keep_out_of_cores(void)
+{
+	const struct rlimit none = { 0 };
+	cleanup_close int filter = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
+	(void)setrlimit(RLIMIT_CORE, &none);
+	if (filter >= 0 && write(filter, "0", 1) < 0) {
+		/* A kernel without it writes no core, or /proc is not there: the limit holds. */
+	}
 }
 
 static int open_host_netns(const struct installer_config *config, struct error *error, int *ret_netns)
@@ -254,6 +266,7 @@ int agent_run(const struct installer_config *config, struct error *error)
 	log_write(&agent.log, LOG_LEVEL_INFO, NULL, "ambient-installer %s starts on node %s", AMBIENT_VERSION,
 		  config->node_name);
 	raise_limits(&agent.log);
+	keep_out_of_cores();
 	if (open_host_netns(config, error, &agent.host_netns) < 0 || make_loop(&agent, error) < 0 ||
 	    make_mesh(&agent, error) < 0 || make_source(&agent, error) < 0 ||
 	    plugin_server_new(agent.base, config->run_dir, agent.mesh, &agent.log, successor_serves_plugins, &agent, error,

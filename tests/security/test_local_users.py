@@ -1,0 +1,132 @@
+"""A local user without root, and what such a one can put in root's way: docs/security.md, "A local user without root"."""
+import json
+import os
+import pathlib
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from agent.node import PLUGIN, eventually
+
+SOCKETS = {"installer.sock": socket.SOCK_SEQPACKET, "admin.sock": socket.SOCK_STREAM, "ztunnel.sock": socket.SOCK_SEQPACKET}
+CONNECT = """
+import os, socket, sys
+os.setgid(65534); os.setuid(65534)
+sock = socket.socket(socket.AF_UNIX, int(sys.argv[2]))
+sock.settimeout(5)
+try:
+    sock.connect(sys.argv[1])
+    sock.send(b"GET /pods HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    print(sock.recv(65536).decode()[:12] or 0)
+except (PermissionError, ConnectionError):
+    print("refused")
+"""
+
+
+def path_of(node, name):
+    return node.folder / name if name == "ztunnel.sock" else node.run_dir / name
+
+
+def as_nobody(path, kind):
+    return subprocess.run([sys.executable, "-c", CONNECT, str(path), str(int(kind))], check=True, capture_output=True, text=True,
+                          cwd="/").stdout.strip()
+
+
+@pytest.fixture
+def reachable(node):
+    """A node whose folders anybody may enter: the sockets themselves are what refuses."""
+    for folder in (node.run_dir, *node.run_dir.parents):
+        if folder != folder.parent and folder.stat().st_uid == os.getuid():
+            folder.chmod(folder.stat().st_mode | 0o711)
+    return node
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+def test_sockets_are_of_root_alone(reachable, name):
+    path = path_of(reachable, name)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert as_nobody(path, SOCKETS[name]) == "refused"
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+def test_sockets_ask_the_kernel_who_is_there(reachable, name):
+    """Were the file's mode to be wrong, too."""
+    path = path_of(reachable, name)
+    path.chmod(0o777)
+    answer = as_nobody(path, SOCKETS[name])
+    assert answer in ("refused", "0") or answer.startswith("HTTP/1.1 403"), answer
+    assert reachable.pods() is not None
+
+
+def test_run_directory_is_closed(node):
+    assert stat.S_IMODE(node.run_dir.stat().st_mode) == 0o700
+
+
+def call(run_dir, verb, environment=(), **config):
+    text = json.dumps({"cniVersion": "1.1.0", "name": "podnet", "type": "ambient-cni", "enrollment": "always",
+                       "runDir": str(run_dir), **config})
+    return subprocess.run([str(PLUGIN)], input=text, capture_output=True, text=True, check=False,
+                          env={"CNI_COMMAND": verb, "CNI_CONTAINERID": "c", "CNI_IFNAME": "eth0", **dict(environment)})
+
+
+def test_links_in_the_way_are_not_followed(node, tmp_path):
+    """In a directory that others can write to: state is written beside its place and renamed over it, a log is not opened
+    through a link."""
+    pod = node.pod(show=False)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    run_dir = tmp_path / "plugin"
+    (run_dir / "attachments").mkdir(parents=True)
+    (run_dir / "attachments" / "c:eth0.json").symlink_to(victim)
+    (tmp_path / "log").symlink_to(victim)
+    answer = call(run_dir, "ADD", {"CNI_NETNS": pod.path}, logFile=str(tmp_path / "log"), logLevel="debug")
+    assert answer.returncode == 0, answer
+    assert victim.read_text() == "mine" and "cannot open logFile" in answer.stderr
+    assert not (run_dir / "attachments" / "c:eth0.json").is_symlink()
+
+
+def test_what_is_no_namespace_is_refused(node, tmp_path):
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file", tmp_path / "pipe", "/proc/self/ns/mnt", "/dev/null", "/proc/self/ns/net"):
+        answer = call(tmp_path / "plugin", "ADD", {"CNI_NETNS": str(path)})
+        # The last one is the host's own.
+        assert answer.returncode == 1 and json.loads(answer.stdout)["code"] in (4, 8), (path, answer)
+    assert node.agent.poll() is None
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "a/b", "..", ".x", "a\nb", "a:b", "-x", "x" * 5000])
+def test_names_never_lead_out_of_a_directory(tmp_path, name):
+    # An interface's name may begin with a dot or a hyphen, and stands in the middle of a file's name.
+    interface = [{"CNI_IFNAME": name}] if name not in (".x", "-x") else []
+    for environment in [{"CNI_CONTAINERID": name}, *interface]:
+        answer = call(tmp_path / "plugin", "DEL", environment)
+        assert answer.returncode == 1 and json.loads(answer.stdout)["code"] == 4, answer
+    assert not (tmp_path / "plugin").exists()
+
+
+def test_no_environment_surprises(node, tmp_path):
+    """What is not CNI_* decides nothing."""
+    pod = node.pod(show=False)
+    odd = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "LC_ALL": "tr_TR.UTF-8", "TZ": ":/etc/passwd", "IFS": "x", "PATH": "",
+           "OPENSSL_CONF": "/nonexistent", "EVENT_NOEPOLL": "1", "RUN_DIR": "/nonexistent",
+           "KUBECONFIG": "/nonexistent", "HTTPS_PROXY": "localhost:1", "CNI_PATH": "/nonexistent"}
+    answer = call(tmp_path / "plugin", "ADD", {"CNI_NETNS": pod.path, **odd})
+    assert answer.returncode == 0 and answer.stderr == "" and json.loads(answer.stdout)["cniVersion"] == "1.1.0", answer
+    assert sorted(path.name for path in pathlib.Path(tmp_path / "plugin").iterdir()) == ["attachments"]
+
+
+def test_a_stranger_at_the_tunnels_socket_disturbs_nobody(node):
+    """Root alone gets in; one that speaks no ZDS is dropped, and the tunnel goes on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.connect(str(node.tunnel_path))
+        sock.send(b"GET / HTTP/1.1\r\n\r\n")
+        sock.settimeout(10)
+        assert sock.recv(100) == b""
+    node.pod()
+    node.join()
+    node.wait_for("enabled")
+    eventually(lambda: node.tunnel.is_connected)
