@@ -1,4 +1,4 @@
-/* A new pod: an ADD of the plugin, and what takes an attachment away again (DEL, GC).
+/* A new pod: an ADD of the plugin.
  *
  * The question is answered from the store. A pod that the watch has not shown yet is read once from the source; where the
  * source is away, what is known of the namespace decides, as it would in the plugin. Then the order is strict, since nothing
@@ -448,60 +448,4 @@ void mesh_arrivals_end(struct mesh *mesh)
 {
 	while (!TAILQ_EMPTY(&mesh->arrivals))
 		finish(TAILQ_FIRST(&mesh->arrivals), CNI_TRY_AGAIN_LATER, "the node agent stops");
-}
-
-static void detach(struct mesh_pod *pod)
-{
-	struct mesh *mesh = pod->mesh;
-	if (pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED && pod->tunnel != POD_TUNNEL_DELETING &&
-	    tunnel_delete(mesh->tunnel, pod->uid, NULL) == 0)
-		pod->tunnel = POD_TUNNEL_DELETING;
-	mesh_probe_remove(pod);
-	if (mesh_state_of(pod) != MESH_STATE_NONE)
-		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");
-	sandbox_forget(pod);
-	pod->is_torn_down = true;
-	pod->is_remembered = false;
-	mesh_begin_anew(pod);
-	mesh_remember_enrolled(mesh);
-	mesh_queue(pod);
-}
-
-void mesh_detach(struct mesh *mesh, const struct attachment *attachment)
-{
-	struct mesh_pod *pod, *next;
-	mesh->settings.metrics->plugin_requests[METRICS_VERB_DEL][METRICS_PLUGIN_DONE]++;
-	for (pod = TAILQ_FIRST(&mesh->pods); pod; pod = next) {
-		const struct sandbox *sandbox = &pod->sandbox;
-		next = TAILQ_NEXT(pod, all);
-		/* By the container's id; a pod that was found running has none: by the namespace. A sandbox that another one
-		 * has replaced matches neither. */
-		bool is_meant = sandbox->container_id
-					? strcmp(sandbox->container_id, attachment->container_id) == 0
-					: sandbox->id.inode != 0 && netns_id_equal(sandbox->id, attachment->netns);
-		if (is_meant && !attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface))
-			detach(pod);
-	}
-}
-
-static bool is_valid(const struct wire_message *gc, const char *container_id)
-{
-	for (size_t i = 0; i < gc->valid_count; i++) {
-		if (strcmp(gc->valid[i].container_id, container_id) == 0)
-			return true;
-	}
-	return false;
-}
-
-void mesh_collect(struct mesh *mesh, const struct wire_message *gc)
-{
-	struct mesh_pod *pod, *next;
-	mesh->settings.metrics->plugin_requests[METRICS_VERB_GC][METRICS_PLUGIN_DONE]++;
-	for (pod = TAILQ_FIRST(&mesh->pods); pod; pod = next) {
-		const struct sandbox *sandbox = &pod->sandbox;
-		next = TAILQ_NEXT(pod, all);
-		if (!pod->arrival && sandbox->container_id && sandbox->network && strcmp(sandbox->network, gc->network) == 0 &&
-		    !is_valid(gc, sandbox->container_id))
-			detach(pod);
-	}
 }

@@ -165,21 +165,6 @@ static void patience_is_over(evutil_socket_t fd, short what, void *data)
 	tunnel_server_set_ready(mesh->tunnel, true);
 }
 
-static void count_left(struct mesh *mesh)
-{
-	struct mesh_pod *pod;
-	if (!mesh->released)
-		return;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		if (!pod->is_stranded && (mesh_has_traces(pod) || pod->is_remembered))
-			return;
-	}
-	void (*released)(void *, size_t) = mesh->released;
-	mesh->released = NULL;
-	released(mesh->released_data, mesh->stranded);
-}
-
 int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 {
 	struct mesh *mesh = pod->mesh;
@@ -275,7 +260,7 @@ static void run(evutil_socket_t fd, short what, void *data)
 		mesh_arm(mesh->run, 0);
 	else
 		prune(mesh);
-	count_left(mesh);
+	mesh_release_count_left(mesh);
 }
 
 static void host_repaired(void *data, const char *difference)
@@ -449,71 +434,6 @@ void mesh_stop(struct mesh *mesh)
 bool mesh_is_stopped(const struct mesh *mesh)
 {
 	return mesh->is_stopped;
-}
-
-/* What is drained at an uninstallation, at most: a pod's grace period is short. */
-#define LAST_DRAIN 10
-
-void mesh_release_all(struct mesh *mesh, void (*done)(void *data, size_t stranded), void *data)
-{
-	struct mesh_pod *pod;
-	mesh->released = done;
-	mesh->released_data = data;
-	mesh->settings.selection.releases_all = true;
-	if (mesh->settings.release_drain_seconds > LAST_DRAIN)
-		mesh->settings.release_drain_seconds = LAST_DRAIN;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		mesh_decide(pod);
-		mesh_queue(pod);
-	}
-	mesh_arm(mesh->run, 0);
-}
-
-/* What is left of a pod whose peers know that it is out: its drain is cut short, its Del's answer is not waited for. */
-static void release_now(struct mesh_pod *pod)
-{
-	struct error error = { 0 };
-	bool is_in_tunnel = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
-	if (is_in_tunnel && pod->tunnel != POD_TUNNEL_DELETING && tunnel_delete(pod->mesh->tunnel, pod->uid, &error) < 0)
-		mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
-	if (sandbox_is_held(&pod->sandbox) && sandbox_remove(pod, &error) < 0)
-		mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
-	mesh_probe_remove(pod);
-}
-
-void mesh_release_give_up(struct mesh *mesh)
-{
-	struct mesh_pod *pod;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		struct error error = { 0 };
-		bool is_unseen = pod->is_remembered && !pod->object;
-		if (pod->is_stranded || (!mesh_has_traces(pod) && !is_unseen))
-			continue;
-		pod->is_stranded = true;
-		if (!is_unseen && (!pod->annotation || !pod->object)) {
-			release_now(pod);
-			continue;
-		}
-		mesh->stranded++;
-		mesh_log(pod, LOG_LEVEL_ERROR, "release", "the annotation could not be removed: the pod stays in the mesh");
-		if (sandbox_is_held(&pod->sandbox) && pod->sandbox.standing == REDIRECT_STANDING_GUARD &&
-		    sandbox_apply(pod, REDIRECT_STAGE_FULL, sandbox_expected(pod), &error) < 0)
-			mesh_log(pod, LOG_LEVEL_ERROR, "release", "%s", error.message);
-	}
-	mesh_arm(mesh->run, 0);
-}
-
-void mesh_remove_host_rules(struct mesh *mesh)
-{
-	struct error error = { 0 };
-	mesh->is_stopped = true;
-	if (mesh->aws && aws_branch_eni_remove_all(mesh->aws, &error) < 0)
-		log_write(mesh->settings.log, LOG_LEVEL_ERROR, NULL, "%s", error.message);
-	/* With its watch: else it would repair what goes now. */
-	probe_set_close(mesh->probes);
-	mesh->probes = NULL;
 }
 
 int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, long seconds, struct error *error)

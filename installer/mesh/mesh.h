@@ -14,6 +14,8 @@
  *   locate.c      finding the namespaces of pods that run already
  *   remember.c    what a restart needs: runDir/enrolled.json, runDir/outside.json
  *   arrival.c     a new pod: an ADD of the plugin, from the question to the result
+ *   detach.c      DEL and GC
+ *   release_all.c every pod out: an uninstallation
  *   view.c        what people and machines are shown */
 #ifndef AMBIENT_INSTALLER_MESH_MESH_H
 #define AMBIENT_INSTALLER_MESH_MESH_H

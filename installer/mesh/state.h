@@ -209,6 +209,9 @@ void mesh_succeeded(struct mesh_pod *pod);
 void mesh_consider_snapshot(struct mesh *mesh);
 void mesh_arm(struct event *event, double seconds);
 
+/* release_all.c: tells when nothing is left to be released. */
+void mesh_release_count_left(struct mesh *mesh);
+
 /* The host's set of probe addresses, which a successor may own by now: then nothing is done, and nothing is held. */
 int mesh_probe_put(struct mesh_pod *pod, struct error *error);
 void mesh_probe_remove(struct mesh_pod *pod);
