@@ -218,11 +218,11 @@ fuzz-built: $(FUZZ_PROGRAMS)
 chaos: deps ## random events on a whole node against a model, for TIME seconds (SEED=N: the same events again)
 	@$(MAKE) -s CI=true all tools
 	CHAOS_SEED=$(SEED) CHAOS_TIME=$(TIME) AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -s -p no:cacheprovider \
-		tests/chaos -k chaos
+		tests/chaos/test_chaos.py::test_chaos
 FLIPS ?= 1700
 soak: deps ## flip pods in and out of the mesh 10,000 times, the tunnel reconnecting: nothing may be left over
 	@$(MAKE) -s CI=true all tools
-	CHAOS_FLIPS=$(FLIPS) AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/chaos -k leak
+	CHAOS_FLIPS=$(FLIPS) AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/chaos/test_chaos.py::test_flips_leak_nothing
 
 # One at a time: a whole node needs the machine.
 NODE_PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -p no:cacheprovider

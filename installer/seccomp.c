@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <seccomp.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 /* What one line is for stands beside it. A name that the architecture does not have is passed over. */
@@ -252,8 +253,11 @@ static int add_rules(scmp_filter_ctx filter)
 			return result;
 	}
 	for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
-		int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-					      SCMP_A0_32(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+		/* The kernel looks at the lower half of the register alone. */
+		const struct scmp_arg_cmp is_family = {
+			.arg = 0, .op = SCMP_CMP_MASKED_EQ, .datum_a = UINT32_MAX, .datum_b = (scmp_datum_t)families[i]
+		};
+		int result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, &is_family);
 		if (result < 0)
 			return result;
 	}
