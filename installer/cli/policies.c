@@ -120,7 +120,7 @@ __attribute__((format(printf, 5, 6))) static void tell(policy_finding finding, v
 /* A Kubernetes label selector; one that can't be read is taken to match, so that it is at least named. */
 static bool selects(const cJSON *selector, const cJSON *pod)
 {
-	cleanup_cjson cJSON *list = cJSON_CreateArray(), *whole = NULL;
+	cleanup_cjson cJSON *list = cJSON_CreateArray();
 	struct enablement_selectors selectors = { 0 };
 	struct error error = { 0 };
 	cleanup_pod struct pod *object = NULL;
