@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "ambient/wire.h"
 #include "installer/mesh/state.h"
 
 /* A runtime holds locks during an ADD, and tries again by itself: shorter than the plugin's timeoutSeconds, so that the reason
