@@ -82,11 +82,14 @@ class Demonstration:
         done = self.machine.ask_agent("explain", f"demo/{pod.name}", "-o", "json", check=False)
         return json.loads(done.stdout or "{}").get("state") if done.stdout.startswith("{") else None
 
-    def carried(self, listener, source):
-        return lambda event: event["event"] == "carried" and event.get("listener") == listener and event.get("source") == source
+    def carried(self, listener, source, destination):
+        """A source port may have served another destination before."""
+        return lambda event: (event["event"], event.get("listener"), event.get("source"), event.get("destination")) == (
+            "carried", listener, source, destination)
 
-    def events_from(self, source):
-        return self.machine.tunnel.matching(lambda event: event.get("source") == source)
+    def events_from(self, source, destination):
+        return self.machine.tunnel.matching(
+            lambda event: event.get("source") == source and event.get("destination") == destination)
 
     def watch_traffic(self, pod):
         """Kept open, and opened anew every 5 ms: out of the pod and into it, in each family."""
@@ -102,8 +105,7 @@ class Demonstration:
     def judge_conversations(self, conversations, way):
         for conversation in conversations:
             is_alive = conversation.wait_for_lines(20)
-            # A source port may serve another destination too.
-            through = sum(event.get("destination") == conversation.destination for event in self.events_from(conversation.source))
+            through = len(self.events_from(conversation.source, conversation.destination))
             self.report.seen(is_alive and conversation.failure is None and through == (way == "through the tunnel"),
                              f"open connection {conversation.label}: {conversation.lines} lines, longest gap "
                              f"{conversation.longest * 1000:.0f} ms, {way}"
@@ -185,17 +187,16 @@ class Demonstration:
         report.expect("the tunnel reads each original destination; it hears nothing of the probe; the last one is reset")
         for family in machine.families:
             answer, client = ask_once(cart.netns, OUTSIDE[family], 80)
-            event = machine.tunnel.wait(self.carried("outbound", client))
-            report.seen(bool(event) and event["destination"] == [OUTSIDE[family], 80],
-                        f"outbound (15001): SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; answer \"{answer}\"")
+            event = machine.tunnel.wait(self.carried("outbound", client, [OUTSIDE[family], 80]))
+            report.seen(bool(event), f"outbound (15001): SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; answer \"{answer}\"")
             answer, _ = ask_once(cart.netns, shop.addresses[family], APPLICATION_PORT)
             event = machine.tunnel.wait(lambda event, family=family: event.get("listener") == "inbound" and event.get("destination") ==
                                         [shop.addresses[family], APPLICATION_PORT])
             report.seen(bool(event) and f"shop sees {cart.addresses[family]}" in answer,
                         f"inbound (15006): SO_ORIGINAL_DST {show(*event['destination']) if event else 'nothing'}; answer \"{answer}\"")
             answer, client = ask_once(None, shop.addresses[family], APPLICATION_PORT)
-            report.seen(f"shop sees {PROBE[family]}" in answer and not self.events_from(client),
-                        f"probe: \"{answer}\"; tunnel: nothing")
+            heard = self.events_from(client, [shop.addresses[family], APPLICATION_PORT])
+            report.seen(f"shop sees {PROBE[family]}" in answer and not heard, f"probe: \"{answer}\"; tunnel: nothing")
             try:
                 answer, _ = ask_once(cart.netns, cart.addresses[family], 15001)
                 report.seen(False, f"guard: accepted: {answer}")
@@ -217,7 +218,8 @@ class Demonstration:
                     and bank.addresses[4] in host, f"after {milliseconds(took)}, cnitool's and bridge's time included: "
                     f"{len(self.rules(bank))} rules; {', '.join(self.routing(bank)[:2])}")
         answer, client = ask_once(bank.netns, OUTSIDE[4], 80)
-        report.seen(bool(self.machine.tunnel.wait(self.carried("outbound", client))), f"its first connection: \"{answer}\", tunnelled")
+        event = self.machine.tunnel.wait(self.carried("outbound", client, [OUTSIDE[4], 80]))
+        report.seen(bool(event), f"its first connection: \"{answer}\", tunnelled")
         check = self.machine.cni("check", "podnet", bank, check=False)
         report.seen(check.returncode == 0, f"cnitool check: {check.stderr.strip() or 'passes'}")
 
@@ -292,7 +294,7 @@ class Demonstration:
         elements = run("nft", "list", "table", *HOST_TABLE, check=False).stdout
         report.seen("elements" not in elements, "the host's probe sets are empty")
         answer, client = ask_once(self.pods()[0].netns, OUTSIDE[4], 80)
-        report.seen(not self.events_from(client), f"cart -> {show(OUTSIDE[4], 80)}: \"{answer}\"; tunnel: nothing")
+        report.seen(not self.events_from(client, [OUTSIDE[4], 80]), f"cart -> {show(OUTSIDE[4], 80)}: \"{answer}\"; tunnel: nothing")
 
     def remove(self):
         report, machine = self.report, self.machine
