@@ -26,7 +26,7 @@ PKG_FLAGS = --static
 # Relocations are packed, and nothing unwinds a stack: a third of the program otherwise.
 LINK_MODE = -static-pie -Wl,--no-warnings -Wl,-z,pack-relative-relocs
 STATIC_CFLAGS = -Os -fno-asynchronous-unwind-tables
-STATIC_SOURCES = deploy/static_openssl.c deploy/static_openssl_provider.c
+STATIC_SOURCES = $(wildcard deploy/static_openssl*.c)
 else
 LINK_MODE = -pie
 endif

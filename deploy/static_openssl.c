@@ -40,6 +40,16 @@ ABSENT_METHOD(COMP_zstd_oneshot)
 ABSENT_METHOD(BIO_f_zstd)
 NOTHING_TO_DO(ossl_comp_zstd_cleanup)
 
+/* P-224 and the curves of 448 bits, which TLS is not told of (static_openssl_provider.c). */
+ABSENT_METHOD(EC_GFp_nistp224_method)
+NEVER_CALLED(EC_nistp224_pre_comp_dup)
+NEVER_CALLED(EC_nistp224_pre_comp_free)
+NEVER_CALLED(ossl_x448)
+NEVER_CALLED(ossl_x448_public_from_private)
+NEVER_CALLED(ossl_ed448_sign)
+NEVER_CALLED(ossl_ed448_verify)
+NEVER_CALLED(ossl_ed448_public_from_private)
+
 #ifdef __x86_64__
 NOT_CAPABLE(ossl_vaes_vpclmulqdq_capable)
 NEVER_CALLED(ossl_aes_gcm_init_avx512)
