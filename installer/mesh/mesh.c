@@ -93,13 +93,16 @@ void mesh_queue_after(struct mesh_pod *pod, double seconds)
 
 void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
 {
-	bool is_news =
-		pod->failures == 0 || pod->last_error_step != step || strcmp(pod->last_error.message, error->message) != 0;
+	bool is_news = pod->failures == 0 || pod->last_error_step != step || !pod->last_error ||
+		       strcmp(pod->last_error, error->message) != 0;
 	double wait = RETRY_LEAST * (double)(1U << (pod->failures < 10 ? pod->failures : 10));
 	if (wait > RETRY_MOST)
 		wait = RETRY_MOST;
 	pod->mesh->settings.metrics->reconcile_errors[step]++;
-	pod->last_error = *error;
+	if (is_news) {
+		free(pod->last_error);
+		pod->last_error = strdup(error->message);
+	}
 	pod->last_error_step = step;
 	pod->failures++;
 	pod->retry_after = mesh_now() + wait;
@@ -115,7 +118,8 @@ void mesh_succeeded(struct mesh_pod *pod)
 {
 	pod->failures = 0;
 	pod->retry_after = 0;
-	pod->last_error = (struct error){ 0 };
+	free(pod->last_error);
+	pod->last_error = NULL;
 }
 
 /* Once the source has listed everything, what stands in the pods is looked at; then nothing holds the snapshot. */

@@ -129,6 +129,7 @@ void mesh_forget_pod(struct mesh_pod *pod)
 	pod_free(pod->object);
 	redirect_clear(&pod->wanted);
 	free(pod->warning);
+	free(pod->last_error);
 	free(pod->annotation);
 	free(pod->patch_value);
 	free((char *)pod->uid);

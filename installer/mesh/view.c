@@ -183,7 +183,7 @@ static cJSON *view(struct mesh_pod *pod, bool is_whole, bool verify)
 		   (!is_whole || add_listening(tunnel, pod)) && cJSON_AddBoolToObject(json, "probe", mesh_probe_holds(pod)) &&
 		   cJSON_AddStringToObject(json, "annotation", pod->annotation ? pod->annotation : "") &&
 		   add_time(json, "since", pod->since) &&
-		   cJSON_AddStringToObject(json, "lastError", pod->failures > 0 ? pod->last_error.message : "") &&
+		   cJSON_AddStringToObject(json, "lastError", pod->failures > 0 && pod->last_error ? pod->last_error : "") &&
 		   cJSON_AddStringToObject(json, "lastErrorStep",
 					   pod->failures > 0 ? metrics_step_name(pod->last_error_step) : "") &&
 		   cJSON_AddStringToObject(json, "warning", pod->warning ? pod->warning : "") &&
