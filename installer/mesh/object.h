@@ -34,7 +34,7 @@ struct labels {
 };
 
 /* Drops what `is_kept` does not want to keep. */
-void labels_filter(struct labels *labels, bool (*is_kept)(const void *data, const char *key), const void *data);
+void labels_filter(struct labels *labels, bool (*is_wanted)(const void *data, const char *key), const void *data);
 
 /* NULL: no such key. */
 const char *labels_get(const struct labels *labels, const char *key);

@@ -1,0 +1,82 @@
+"""What the documents say is there: links, files, functions, make targets, commands and their options."""
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+INSTALLER = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build")) / "ambient-installer"
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+COMMANDS = re.findall(r"^  ([a-z]+) ", subprocess.run([INSTALLER, "--help"], capture_output=True, text=True, check=True).stdout, re.M)
+assert "run" in COMMANDS
+
+
+def anchors(path):
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def shell_lines(document):
+    for block in re.findall(r"```sh\n(.*?)```", document.read_text(), re.S):
+        yield from block.replace("\\\n", " ").splitlines()
+
+
+@each_document
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path) if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@each_document
+def test_files_that_are_named_are_there(document):
+    folders = {path.name for path in REPOSITORY.iterdir() if path.is_dir()}
+    missing = []
+    for name in re.findall(r"`([\w./-]+)`", document.read_text()):
+        if "NAME" not in name and "/" in name and name.split("/")[0] in folders - {"build"} and not list(REPOSITORY.glob(name.rstrip("/"))):
+            missing.append(name)
+    assert not missing
+
+
+def test_the_questions_of_the_architecture_are_answered_where_it_says():
+    """Of a row that names a file and a word of code, the file holds the word."""
+    table = (REPOSITORY / "docs/architecture.md").read_text().partition("## Where is")[2]
+    checked = 0
+    for row in re.findall(r"^\|[^|]*\?\s*\|(.*)\|$", table, re.M):
+        names = re.findall(r"`([^`]+)`", row)
+        files = [REPOSITORY / name for name in names if (REPOSITORY / name).is_file()]
+        for word in (name for name in names if re.fullmatch(r"[a-z]+_[a-z_]+", name)):
+            assert any(re.search(rf"\b{word}\b", file.read_text()) for file in files), (row, word)
+            checked += 1
+    assert checked >= 5
+
+
+@each_document
+def test_make_targets_that_are_named_are_there(document):
+    targets = set(re.findall(r"^([a-z][\w-]*):", MAKEFILE, re.M))
+    named = set(re.findall(r"\bmake ([a-z][\w-]*)", "\n".join(shell_lines(document)))) | set(
+        re.findall(r"`make ([a-z][\w-]*)", document.read_text()))
+    assert named <= targets
+
+
+@each_document
+def test_commands_and_options_that_are_named_are_there(document):
+    text = document.read_text()
+    for command, rest in re.findall(r"ambient-installer ([a-z]+)\b([^`\n]*)", text):
+        if command not in COMMANDS:
+            # Prose: "ambient-installer starts".
+            assert not re.search(rf"[`$] ?(?:\S*/)?ambient-installer {command}", text), command
+            continue
+        usage = subprocess.run([INSTALLER, command, "--help"], capture_output=True, text=True, check=False)
+        assert usage.returncode == 0, command
+        for option in re.findall(r"\s(--[a-z-]+)", rest):
+            assert option in usage.stdout or option == "--help", f"{command} {option}"
