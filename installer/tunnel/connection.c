@@ -177,8 +177,7 @@ static int take_answer(struct connection *connection, const uint8_t *bytes, size
 	if (entry->request->kind == TUNNEL_SNAPSHOT_SENT) {
 		connection->is_snapshot_accepted = is_accepted;
 		log_write(server_log(connection->server), is_accepted ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, NULL,
-			  "%s: snapshot %s%s", connection->name,
-			  is_accepted ? "accepted" : "not accepted: ", refusal.message);
+			  "%s: snapshot %s%s", connection->name, is_accepted ? "accepted" : "not accepted: ", refusal.message);
 	}
 
 	double seconds = (double)(connection->progress - entry->sent) / 1e9;
@@ -206,8 +205,8 @@ static int take_packet(struct connection *connection, const uint8_t *bytes, size
 	if (tunnel_decode_hello(bytes, length, error, &version) < 0)
 		return -1;
 	if (version > 1)
-		log_write(server_log(connection->server), LOG_LEVEL_WARN, NULL,
-			  "%s speaks protocol version %d, we speak 1", connection->name, version);
+		log_write(server_log(connection->server), LOG_LEVEL_WARN, NULL, "%s speaks protocol version %d, we speak 1",
+			  connection->name, version);
 	event_del(connection->deadline_event);
 	connection->state = CONNECTION_NEW;
 	server_said_hello(connection->server, connection);
@@ -348,8 +347,7 @@ void connection_end(struct connection *connection, enum tunnel_outcome sent, con
 {
 	if (connection->state == CONNECTION_ENDED)
 		return;
-	log_write(server_log(connection->server), LOG_LEVEL_INFO, NULL, "%s disconnected: %s",
-		  connection->name, reason);
+	log_write(server_log(connection->server), LOG_LEVEL_INFO, NULL, "%s disconnected: %s", connection->name, reason);
 	bool was_up = connection->state != CONNECTION_SILENT;
 	connection->state = CONNECTION_ENDED;
 	stop(connection);

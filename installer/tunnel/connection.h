@@ -23,8 +23,8 @@ struct connection {
 	struct tunnel_server *server;
 	enum connection_state state;
 	int fd;
-	pid_t pid;	/* 0: the peer is in a pid namespace that we don't see */
-	char name[32]; /* for the log */
+	pid_t pid;		   /* 0: the peer is in a pid namespace that we don't see */
+	char name[32];		   /* for the log */
 	bool wants_snapshot_again; /* became the newest again: it must learn what went to the other one */
 	bool is_snapshot_accepted;
 	bool was_newest;	  /* when it ended */
