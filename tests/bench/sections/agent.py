@@ -1,5 +1,4 @@
 """The node agent with many pods; its peers are the doubles of tests/peers, programs of their own that share the machine's cores."""
-import json
 import os
 import pathlib
 import statistics
@@ -7,11 +6,11 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from agent.many import ManyPods, TunnelProgram  # noqa: E402
-from agent.node import Node  # noqa: E402
+from agent.many import ManyPods  # noqa: E402
 
-TITLE = "The node agent: flips, new pods, memory, restart"
+TITLE = "The node agent: flips, memory, restart"
 DRAIN = 1  # seconds
+PODS = [int(count) for count in os.environ.get("BENCH_PODS", "10 100 250 1000").split()]  # that a namespace has
 FLIPS = int(os.environ.get("BENCH_FLIPS", "40"))  # of 250 pods, for the growth of memory
 IDLE_SECONDS = int(os.environ.get("BENCH_IDLE_SECONDS", "60"))
 WARM_UP = 8  # times in and out, before the growth is measured
@@ -40,7 +39,7 @@ class Bed:
 
 def flips(bench, bed):
     rows = []
-    for count in (10, 100, 250, 1000):
+    for count in PODS:
         node = bed.many(count, DRAIN)
         try:
             measured = [(node.flip(True), node.flip(False)) for _ in range(ROUNDS)]
@@ -57,37 +56,6 @@ def flips(bench, bed):
             rows.append([what, *(f"{value:.3f}" for value in shown), f"{1000 * values['cpu'] / count:.2f}",
                          "; ".join(dict.fromkeys(filter(None, verdicts)))])
     bench.table(["namespace labelled (s)", "last rule", "last ack", "last annotation", "CPU", "CPU a pod (ms)", "target"], rows)
-
-
-def new_pods(bench, bed):
-    """ADD through agent and tunnel, over a start of a static program that does nothing."""
-    rows = []
-    for what, namespace, target in (("a pod outside the mesh", "office", 3), ("a pod of the mesh, with the tunnel's ack", "shop", 5)):
-        folder = bed.folder()
-        node = Node(folder, tunnel=False, start=False, installer=bench.build / "static" / "ambient-installer",
-                    settings=["log.level=info"])
-        try:
-            node.join("shop")
-            node.label("office")
-            count = bench.pairs + 10
-            node.write("pods.json", {"apiVersion": "v1", "kind": "List", "items": [
-                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"bench-{number}", "namespace": namespace,
-                                                                 "uid": f"bench-{number}"},
-                 "spec": {"serviceAccountName": "account"}, "status": {"phase": "Pending"}} for number in range(count)]})
-            for number in range(count):
-                (folder / f"plugin.json.{number}").write_text(json.dumps({
-                    "cniVersion": "1.1.0", "name": "bench", "type": "ambient-cni", "enrollment": "installer",
-                    "runDir": str(node.run_dir),
-                    "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}],
-                                   "ips": [{"address": f"10.244.{number >> 8}.{number & 255}/16", "interface": 0}], "dns": {}}}))
-            node.start()
-            node.tunnel = TunnelProgram(node)
-            floor, subject = bench.measure_pairs(bench.program("start"), str(bench.pairs), "0", "ADD", str(folder / "plugin.json"),
-                                                 bench.program("nothing"), bench.plugin(), namespace)
-            rows.append(bench.compare(what, floor, subject, target))
-        finally:
-            node.close()
-    bench.table(["ADD through the agent", "nothing", "plugin", "ratio", "target"], rows)
 
 
 def flipped(node, rounds):
@@ -159,5 +127,4 @@ def restarts(bench, node):
 def run(bench):
     bed = Bed(bench)
     flips(bench, bed)
-    new_pods(bench, bed)
     memory(bench, bed)
