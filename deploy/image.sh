@@ -22,6 +22,9 @@ out=$build/image
 mkdir -p "$out" "$cache/buildah"
 exec 9> "$cache/buildah.lock"
 flock 9
+# Nothing of ours is left in the machine's own /etc/cni/net.d, where buildah would put a lock.
+export CONTAINERS_CONF=$cache/buildah/containers.conf
+printf '[network]\nnetwork_backend = "cni"\nnetwork_config_dir = "%s"\n' "$cache/buildah/net.d" > "$CONTAINERS_CONF"
 buildah() { command buildah --root "$cache/buildah/storage" --runroot "$cache/buildah/run" --storage-driver vfs "$@"; }
 
 # Only Debian's own image will do, and asking for it may not take long.
