@@ -34,6 +34,7 @@ struct mesh_arrival {
 	struct mesh_pod *pod; /* from the decision on */
 	struct source_request *request;
 	bool has_read;	     /* the source was asked for this pod: it does not know it */
+	char *replaced;	     /* the container id of the pod's sandbox before this one; NULL: none is known */
 	bool is_new_sandbox; /* not another interface, or a second ADD, of one that is in already */
 	struct event *deadline;
 	double began, decided, reported;
@@ -48,6 +49,7 @@ static void arrival_free(struct mesh_arrival *arrival)
 		arrival->mesh->source.cancel(arrival->mesh->source.self, arrival->request);
 	TAILQ_REMOVE(&arrival->mesh->arrivals, arrival, all);
 	attachment_clear(&arrival->attachment);
+	free(arrival->replaced);
 	if (arrival->netns >= 0)
 		close(arrival->netns);
 	if (arrival->deadline)
@@ -344,6 +346,8 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	arrival->is_new_sandbox = !sandbox_is_held(&pod->sandbox) || !pod->sandbox.container_id ||
 				  strcmp(pod->sandbox.container_id, arrival->attachment.container_id) != 0;
 	if (arrival->is_new_sandbox) {
+		if (pod->sandbox.container_id)
+			arrival->replaced = strdup(pod->sandbox.container_id);
 		mesh_probe_remove(pod);
 		sandbox_forget(pod);
 		mesh_begin_anew(pod);
@@ -385,6 +389,23 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	}
 }
 
+/* The sandbox that was before is out, and its attachment says so before that of the new one says that it is in: of two that are
+ * alive, a restart takes the one that is enrolled. */
+static int disown_replaced(const struct mesh_arrival *arrival, struct error *error)
+{
+	const char *run_dir = arrival->mesh->settings.run_dir;
+	cleanup_attachment struct attachment replaced = { 0 };
+	bool is_found = false;
+	if (!arrival->replaced)
+		return 0;
+	/* One that can't be understood was set aside. */
+	if (attachment_read(run_dir, arrival->replaced, arrival->attachment.interface, NULL, &replaced, &is_found) < 0 ||
+	    !is_found || !replaced.is_enrolled)
+		return 0;
+	replaced.is_enrolled = false;
+	return attachment_write(run_dir, &replaced, error);
+}
+
 void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outcome, const struct error *error)
 {
 	struct mesh *mesh = arrival->mesh;
@@ -404,7 +425,8 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 		return;
 	}
 	arrival->attachment.is_enrolled = true;
-	if (attachment_write(mesh->settings.run_dir, &arrival->attachment, &problem) < 0) {
+	if (disown_replaced(arrival, &problem) < 0 ||
+	    attachment_write(mesh->settings.run_dir, &arrival->attachment, &problem) < 0) {
 		finish(arrival, CNI_IO_FAILURE, problem.message);
 		return;
 	}
