@@ -175,7 +175,9 @@ def test_flips_leak_nothing(tmp_path):
         eventually(lambda: descriptors(node) <= before, 10, what=lambda: f"{before} descriptors, now {descriptors(node)}")
         eventually(lambda: [pod.traces() for pod in node.pods_made] == traces, 10)
         eventually(lambda: measure()[1] == files, 10, what=lambda: f"{files}, now {measure()[1]}")
-        assert measure()[0] <= resident + 1024, f"{resident} KiB resident, now {measure()[0]}"
+        # The address sanitizer keeps what was freed for a while, and finds leaks by itself at the end.
+        if "ASAN_OPTIONS" not in os.environ:
+            assert measure()[0] <= resident + 1024, f"{resident} KiB resident, now {measure()[0]}"
         assert node.agent.poll() is None
         node.stop(signal.SIGTERM)
     finally:
