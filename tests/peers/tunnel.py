@@ -370,7 +370,9 @@ class Tunnel:
             self._lost("stopped")
             self._wake.set()
         if self._thread.is_alive():
-            self._call(end)
+            # Its loop may end by itself at this moment.
+            with contextlib.suppress(RuntimeError):
+                self._call(end)
             self._thread.join(10)
 
     # In the loop's thread.
