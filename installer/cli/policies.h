@@ -10,14 +10,16 @@
 
 /* Of one namespace, and of the mesh's root namespace. */
 struct policies {
-	const struct installer_config *config;
-	const char *namespace_name; /* borrowed */
+	const struct installer_config *config; /* borrowed, as the next two */
+	struct cluster *cluster;
+	const char *namespace_name;
 	cJSON *namespace_object;
-	cJSON *network, *authorization, *root_authorization, *peer,
-		*root_peer;				  /* lists; NULL: there are none, or may not be read */
-	cJSON *waypoint;				  /* the Gateway that is named; NULL: it is not there */
-	char waypoint_name[256], waypoint_namespace[256]; /* empty: none is named */
-	char unread[1024];				  /* a sentence on what may not be read; empty: nothing */
+	/* Lists; NULL: there are none, or may not be read. */
+	cJSON *services, *network, *authorization, *root_authorization, *peer, *root_peer;
+	/* Gateways that a label has named so far: "NAMESPACE/NAME" with the object, null where it is not there, false where it
+	 * may not be read. */
+	cJSON *gateways;
+	char unread[1024]; /* a sentence on what may not be read; empty: nothing */
 };
 
 /* -1 only where the namespace itself can't be read; the rest is told in `unread`. */
@@ -29,9 +31,10 @@ void policies_clear(struct policies *policies);
 /* One finding: `is_blocked` where traffic of the pod is (or would be) lost that passes without the mesh. */
 typedef void (*policy_finding)(void *data, bool is_blocked, const char *kind, const char *text);
 
-/* Of the namespace's waypoint. */
-void policies_of_waypoint(const struct policies *policies, policy_finding finding, void *data);
-/* Of one pod, an object of the API server; each policy that selects it is named. */
-void policies_of_pod(const struct policies *policies, const cJSON *pod, policy_finding finding, void *data);
+/* Of the waypoint that the namespace's label names. */
+void policies_of_waypoint(struct policies *policies, policy_finding finding, void *data);
+/* Of one pod, an object of the API server; each policy that selects it is named, and the waypoints of its services and its own.
+ * Waypoints that a label names are read here: `unread` may grow. */
+void policies_of_pod(struct policies *policies, const cJSON *pod, policy_finding finding, void *data);
 
 #endif

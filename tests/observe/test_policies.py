@@ -118,15 +118,37 @@ def test_network_policies_add_up(cluster):
     assert "out lets no TCP 15008 out" in cluster.only_finding("NetworkPolicy", 3)
 
 
-def test_network_policies_and_probes(cluster):
-    cluster.pods(pod("cart", probe=True))
+@pytest.mark.parametrize("own, probe, inside, outside", [
+    ("10.0.0.1", "169.254.7.127/32", ("169.254.7.127/32", "169.254.0.0/16", "0.0.0.0/0"),
+     ("10.0.0.0/8", "169.254.7.126/32", "::/0", "169.254.7.127", "169.254.7.127/33")),
+    ("fd91::1", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128", ("fd16:9254:7127:1337:ffff:ffff:ffff:ffff/128", "fd16::/16", "::/0", "fd16:9254:7127:1300::/57"),
+     ("169.254.7.127/32", "0.0.0.0/0", "fd91::/16", "fd16:9254:7127:1380::/57"))])
+def test_network_policies_and_probes(cluster, own, probe, inside, outside):
+    """Of the family in which the kubelet probes: the pod's first address."""
+    probed = pod("cart", probe=True)
+    probed["status"].update(podIP=own, podIPs=[{"ip": own}, {"ip": "10.0.0.9"}])
+    cluster.pods(probed)
     selected = {"ports": [{"port": 15008}], "from": [{"podSelector": {}}]}
     cluster.list(NETWORK, policy("p", podSelector={}, ingress=[selected]))
     (finding,) = [one for one in cluster.preview(3)["findings"] if one["blocked"]]
-    assert "169.254.7.127" in finding["finding"] and finding["pods"] == ["cart"]
-    for cidr, is_open in (("169.254.7.127/32", True), ("169.254.0.0/16", True), ("0.0.0.0/0", True), ("10.0.0.0/8", False)):
+    assert f"p lets nothing in to port 80 from {probe.split('/')[0]}" in finding["finding"] and finding["pods"] == ["cart"]
+    assert f"allow ipBlock {probe}" in finding["finding"]
+    for cidr in (*inside, *outside):
         cluster.list(NETWORK, policy("p", podSelector={}, ingress=[selected, {"from": [{"ipBlock": {"cidr": cidr}}]}]))
+        cluster.preview(0 if cidr in inside else 3)
+    cluster.list(NETWORK, policy("p", podSelector={}, ingress=[selected, {"from": [{"ipBlock": {"cidr": inside[-1], "except": [inside[0]]}}]}]))
+    cluster.preview(3)
+    for port, is_open in ((80, True), (81, False), ("http", False)):
+        cluster.list(NETWORK, policy("p", podSelector={}, ingress=[selected, {"ports": [{"port": port}]}]))
         cluster.preview(0 if is_open else 3)
+    container = probed["spec"]["containers"][0]
+    container.update(ports=[{"name": "http", "containerPort": 80}], readinessProbe={"httpGet": {"port": "http"}})
+    for port in ("http", 80):
+        cluster.list(NETWORK, policy("p", podSelector={}, ingress=[selected, {"ports": [{"port": port}]}]))
+        cluster.preview()
+    container["readinessProbe"] = {"exec": {"command": ["true"]}}
+    cluster.list(NETWORK, policy("p", podSelector={}, ingress=[selected]))
+    cluster.preview()
 
 
 def test_authorization_policies(cluster):
@@ -155,19 +177,99 @@ def test_peer_authentication_the_nearest_counts(cluster):
     assert "shop/cart is STRICT" in cluster.only_finding("PeerAuthentication", 0)
 
 
-def test_waypoints(cluster):
-    labels = {"istio.io/use-waypoint": "w"}
+def gateway(programmed="True", **labels):
+    return {"metadata": {"labels": {f"istio.io/{key.replace('_', '-')}": value for key, value in labels.items()}},
+            "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}]},
+            "status": {"conditions": [{"type": "Programmed", "status": programmed}]}}
+
+
+def service(name, selector=None, **labels):
+    return {"metadata": {"name": name, "labels": labels}, "spec": {"selector": selector or {"app": "cart"}}}
+
+
+USE = "istio.io/use-waypoint"
+
+
+def test_a_namespaces_waypoint(cluster):
+    labels = {USE: "w"}
     cluster.namespace(labels)
     assert "Gateway shop/w, which is not there" in cluster.only_finding("waypoint", 3)
-    gateway = {"spec": {"gatewayClassName": "istio-waypoint"}, "status": {"conditions": [{"type": "Programmed", "status": "False"}]}}
-    cluster.answers[f"{GATEWAY}/shop/gateways/w"] = gateway
+    found = cluster.answers[f"{GATEWAY}/shop/gateways/w"] = gateway("False")
     assert "there and not programmed" in cluster.only_finding("waypoint", 3)
-    gateway["status"]["conditions"][0]["status"] = "True"
-    assert "there and programmed" in cluster.only_finding("waypoint", 0)
+    found["status"]["conditions"][0]["status"] = "True"
+    assert "Gateway shop/w (istio-waypoint, for services) is there and programmed, by label istio.io/use-waypoint of the namespace" in \
+        cluster.only_finding("waypoint", 0)
     labels["istio.io/use-waypoint-namespace"] = "infra"
     assert "Gateway infra/w, which is not there" in cluster.only_finding("waypoint", 3)
-    labels["istio.io/use-waypoint"] = "none"
+    labels[USE] = "none"
     assert cluster.preview()["findings"] == []
+
+
+@pytest.mark.parametrize("routes, is_open", [
+    ({}, False), ({"from": "Same"}, False), ({"from": "None"}, False), ({"from": "All"}, True),
+    ({"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}, True),
+    ({"from": "Selector", "selector": {"matchLabels": {"team": "b"}}}, False)])
+def test_a_waypoint_of_another_namespace_must_take_ours(cluster, routes, is_open):
+    cluster.namespace({USE: "w", "istio.io/use-waypoint-namespace": "infra", "team": "a"})
+    found = cluster.answers[f"{GATEWAY}/infra/gateways/w"] = gateway()
+    found["spec"]["listeners"][0]["allowedRoutes"] = {"namespaces": routes}
+    text = cluster.only_finding("waypoint", 0 if is_open else 3)
+    assert ("there and programmed" if is_open else "Gateway infra/w, which takes nothing from namespace shop") in text
+
+
+def test_a_services_own_label_goes_before_the_namespaces(cluster):
+    cluster.namespace({USE: "w"})
+    cluster.answers[f"{GATEWAY}/shop/gateways/w"] = gateway()
+    services = "/api/v1/namespaces/shop/services"
+    cluster.list(services, service("cart"), service("other", {"app": "other"}, **{USE: "gone"}), service("headless", {"app": ""}))
+    assert "of the namespace" in cluster.only_finding("waypoint", 0)
+    cluster.list(services, service("cart", **{USE: "gone"}))
+    findings = [one["finding"] for one in cluster.preview(3)["findings"]]
+    assert "of the namespace" in findings[0] and "of Service cart names Gateway shop/gone, which is not there" in findings[1]
+    cluster.list(services, service("cart", **{USE: "none"}))
+    findings = [one["finding"] for one in cluster.preview()["findings"]]
+    assert "Service cart has none: its label istio.io/use-waypoint is none" in findings[1]
+    cluster.list(services, service("cart", **{USE: "pods"}))
+    cluster.answers[f"{GATEWAY}/shop/gateways/pods"] = gateway(waypoint_for="workload")
+    assert "label istio.io/waypoint-for is workload: it stands before no service" in cluster.preview(3)["findings"][1]["finding"]
+    cluster.api.forbidden = ["/services"]
+    assert "Services" in cluster.preview()["unread"]
+
+
+def test_a_pods_own_label_is_for_its_own_address(cluster):
+    def pod_uses(name):
+        cluster.pods(pod("cart", {"app": "cart", USE: name}))
+    cluster.namespace({USE: "w"})
+    cluster.answers[f"{GATEWAY}/shop/gateways/w"] = gateway(waypoint_for="all")
+    pod_uses("p")
+    assert "of the pod names Gateway shop/p, which is not there" in cluster.preview(3)["findings"][1]["finding"]
+    cluster.answers[f"{GATEWAY}/shop/gateways/p"] = gateway()
+    assert "label istio.io/waypoint-for is service: it stands before no workload" in cluster.preview(3)["findings"][1]["finding"]
+    cluster.answers[f"{GATEWAY}/shop/gateways/p"] = gateway(waypoint_for="workload")
+    assert "Gateway shop/p (istio-waypoint, for pods)" in cluster.preview()["findings"][1]["finding"]
+    pod_uses("none")
+    assert "the pod's own address has none" in cluster.preview()["findings"][1]["finding"]
+    # A waypoint's own pod has none before it, whatever its labels say.
+    cluster.pods(pod("w-1", {USE: "gone", "gateway.istio.io/managed": "istio.io-mesh-controller"}))
+    assert len(cluster.preview()["findings"]) == 1
+
+
+def test_a_waypoint_that_may_not_be_read(cluster):
+    cluster.namespace({USE: "w"})
+    cluster.api.forbidden = ["gateways"]
+    preview = cluster.preview()
+    assert preview["findings"] == [] and preview["unread"].count("the waypoint") == 1
+
+
+def test_a_policy_that_is_bound_to_a_service_needs_its_waypoint(cluster):
+    cluster.list("/api/v1/namespaces/shop/services", service("cart"))
+    cluster.list(f"{SECURITY}/shop/authorizationpolicies",
+                 policy("get-only", targetRefs=[{"kind": "Service", "name": "cart"}]),
+                 policy("not-ours", targetRefs=[{"kind": "Service", "name": "other"}]))
+    assert "shop/get-only is bound to Service cart, before which no waypoint stands" in cluster.only_finding("AuthorizationPolicy", 3)
+    cluster.namespace({USE: "w"})
+    cluster.answers[f"{GATEWAY}/shop/gateways/w"] = gateway()
+    assert "shop/get-only is bound to Service cart: its waypoint enforces it" in cluster.preview()["findings"][1]["finding"]
 
 
 def test_explain_names_what_stands_in_the_way(tmp_path):
