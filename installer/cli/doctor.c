@@ -21,12 +21,6 @@
 #define CHART_CONFIG "/etc/ambient-cni/config.yaml"
 #define HOST_MOUNT "/host"
 
-static int failed(const char *command, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return status;
-}
-
 void report_add(struct report *report, enum verdict verdict, const char *what, const char *advice, const char *format, ...)
 {
 	static const char *const names[] = { [VERDICT_WELL] = "well", [VERDICT_NOTE] = "note", [VERDICT_PROBLEM] = "problem" };
@@ -99,37 +93,21 @@ static int examine(struct report *report, struct installer_config *config)
 
 int command_doctor(int argc, char **argv)
 {
-	enum { OUTPUT = 'o', KUBECONFIG = 'k' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "kubeconfig", required_argument, NULL, KUBECONFIG },
-		{ "output", required_argument, NULL, OUTPUT },
-		{ NULL, 0, NULL, 0 },
-	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_installer_config struct installer_config config = { 0 };
 	struct error error = { 0 };
 	struct report report = { .config = &config };
-	const char *output = "text";
-	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
-		if (option == OUTPUT)
-			output = optarg;
-		else if (option == KUBECONFIG)
-			report.kubeconfig = optarg;
-		else if (option == '?')
-			return EXIT_STATUS_USAGE;
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	report.is_json = strcmp(output, "json") == 0;
-	if (optind != argc || (!report.is_json && strcmp(output, "text") != 0)) {
-		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&report.is_json),
+		OPTION_KUBECONFIG(&report.kubeconfig),
+		{ 0 },
+	};
+	if (options_parse(argc, argv, own, &config_options, NULL) < 0)
 		return EXIT_STATUS_USAGE;
-	}
 	if (!config_options.path && access(CHART_CONFIG, R_OK) == 0)
 		config_options.path = CHART_CONFIG;
 	if (config_options_load(&config_options, &error, &config) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	cleanup_cjson cJSON *findings = report.findings = cJSON_CreateArray();
 	int status = examine(&report, &config);
 	if (report.is_json)

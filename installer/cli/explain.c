@@ -15,12 +15,6 @@
 #include "installer/kube/client.h"
 #include "installer/mesh/object.h"
 
-static int failed(const char *command, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return status;
-}
-
 __attribute__((format(printf, 3, 4))) static void step(const char *name, enum colour colour, const char *format, ...)
 {
 	char text[4096];
@@ -227,12 +221,12 @@ static void print_cluster(const struct cluster_story *story)
 
 int command_explain(int argc, char **argv)
 {
-	enum { OUTPUT = 'o', KUBECONFIG = 'k' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "kubeconfig", required_argument, NULL, KUBECONFIG },
-		{ "output", required_argument, NULL, OUTPUT },
-		{ NULL, 0, NULL, 0 },
+	bool is_json = false;
+	const char *kubeconfig = NULL, *name = NULL;
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&is_json),
+		OPTION_KUBECONFIG(&kubeconfig),
+		{ 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_admin struct admin admin = { 0 };
@@ -240,34 +234,20 @@ int command_explain(int argc, char **argv)
 	cleanup_cjson cJSON *agent = NULL, *pod = NULL;
 	cleanup_free char *path = NULL;
 	struct error error = { 0 };
-	const char *output = "text", *kubeconfig = NULL;
-	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
-		if (option == OUTPUT)
-			output = optarg;
-		else if (option == KUBECONFIG)
-			kubeconfig = optarg;
-		else if (option == '?')
-			return EXIT_STATUS_USAGE;
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	bool is_json = strcmp(output, "json") == 0;
-	if (optind != argc - 1 || (!is_json && strcmp(output, "text") != 0)) {
-		fprintf(stderr, "ambient-installer %s: expected NAMESPACE/POD; see ambient-installer %s --help\n", argv[0],
-			argv[0]);
+	if (options_parse(argc, argv, own, &config_options, &name) < 0)
 		return EXIT_STATUS_USAGE;
-	}
-	if (admin_pod_path(argv[optind], "?verify=1", &error, &path) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_USAGE);
+	if (!name)
+		return command_misused(argv[0], "expected NAMESPACE/POD");
+	if (admin_pod_path(name, "?verify=1", &error, &path) < 0)
+		return command_failed(argv[0], &error, EXIT_STATUS_USAGE);
 	if (admin_find(&config_options, &error, &admin) < 0 || config_options_load(&config_options, &error, &config) < 0 ||
 	    admin_get(&admin, "/status", &error, &agent) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (admin_get(&admin, path, &error, &pod) < 0) {
-		failed(argv[0], &error, EXIT_STATUS_FAILED);
+		command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 		if (error.number == ENOENT)
 			fprintf(stderr, "this is node %s; where the pod is: kubectl get pod -o wide -n %.*s %s\n",
-				json_text(agent, "node"), (int)strcspn(argv[optind], "/"), argv[optind],
-				strchr(argv[optind], '/') + 1);
+				json_text(agent, "node"), (int)strcspn(name, "/"), name, strchr(name, '/') + 1);
 		return EXIT_STATUS_FAILED;
 	}
 	struct diagnosis diagnosis;

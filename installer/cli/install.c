@@ -14,6 +14,7 @@
 #include "ambient/wire.h"
 #include "installer/cli/commands.h"
 #include "installer/cli/options.h"
+#include "installer/cli/print.h"
 #include "installer/cli/uninstall_all_nodes.h"
 #include "installer/host/host.h"
 #include "installer/host/release.h"
@@ -25,26 +26,13 @@
 
 struct command {
 	const char *name;
-	bool is_json, is_forced, is_all_nodes;
-	unsigned timeout; /* seconds, with is_all_nodes */
+	bool is_json;
 	struct installer_config config;
 };
 
 static void command_clear(struct command *command)
 {
 	installer_config_clear(&command->config);
-}
-
-static int failed(const char *name, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", name, error->message);
-	return status;
-}
-
-static int wrong_arguments(const char *name)
-{
-	fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", name, name);
-	return EXIT_STATUS_USAGE;
 }
 
 static int parse_seconds(const char *text, struct error *error, unsigned *ret_seconds)
@@ -58,57 +46,13 @@ static int parse_seconds(const char *text, struct error *error, unsigned *ret_se
 	return 0;
 }
 
-/* EXIT_STATUS_DONE: go on. */
-static int parse(int argc, char **argv, bool is_uninstall, struct command *command)
+static int load(const struct config_options *options, struct command *command)
 {
-	enum { ALL_NODES = 'a', FORCE = 'f', OUTPUT = 'o', TIMEOUT = 't' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "output", required_argument, NULL, OUTPUT },
-		{ "force", no_argument, NULL, FORCE },
-		{ "all-nodes", no_argument, NULL, ALL_NODES },
-		{ "timeout", required_argument, NULL, TIMEOUT },
-		{ NULL, 0, NULL, 0 },
-	};
-	cleanup_config_options struct config_options config_options = { 0 };
 	struct error error = { 0 };
-	const char *output = "text";
-	bool has_timeout = false;
-	command->name = argv[0];
-	command->timeout = ALL_NODES_SECONDS;
-	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
-		if (option == OUTPUT)
-			output = optarg;
-		else if (option == FORCE && is_uninstall)
-			command->is_forced = true;
-		else if (option == ALL_NODES && is_uninstall)
-			command->is_all_nodes = true;
-		else if (option == TIMEOUT && is_uninstall) {
-			if (parse_seconds(optarg, &error, &command->timeout) < 0)
-				return failed(argv[0], &error, EXIT_STATUS_USAGE);
-			has_timeout = true;
-		} else if (option == '?' || option == FORCE || option == ALL_NODES || option == TIMEOUT)
-			return wrong_arguments(argv[0]);
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	command->is_json = strcmp(output, "json") == 0;
-	if (optind != argc || (!command->is_json && strcmp(output, "text") != 0) || (has_timeout && !command->is_all_nodes) ||
-	    (command->is_all_nodes && (command->is_forced || command->is_json)))
-		return wrong_arguments(argv[0]);
-	if (config_options_load(&config_options, &error, &command->config) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
-	for (size_t i = 0; i < command->config.warnings_count; i++)
-		fprintf(stderr, "ambient-installer %s: %s\n", argv[0], command->config.warnings[i]);
+	if (config_options_load(options, &error, &command->config) < 0)
+		return command_failed(command->name, &error, EXIT_STATUS_FAILED);
+	print_warnings(command->name, &command->config);
 	return EXIT_STATUS_DONE;
-}
-
-static int print_json(cJSON *json)
-{
-	cleanup_free char *text = cJSON_Print(json);
-	if (text)
-		puts(text);
-	return text ? 0 : -1;
 }
 
 static void tell_event(void *data, enum log_level level, const char *reason, const char *message)
@@ -122,21 +66,24 @@ static void tell_event(void *data, enum log_level level, const char *reason, con
 
 int command_install(int argc, char **argv)
 {
-	__attribute__((cleanup(command_clear))) struct command command = { 0 };
+	__attribute__((cleanup(command_clear))) struct command command = { .name = argv[0] };
+	const struct command_option own[] = { OPTION_OUTPUT(&command.is_json), { 0 } };
+	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_host_setup struct host_setup setup = { 0 };
 	const struct host_callbacks callbacks = { .event = tell_event };
 	struct host_state state = { 0 };
 	struct error error = { 0 };
-	int status = parse(argc, argv, false, &command);
-	if (status != EXIT_STATUS_DONE)
-		return status;
+	if (options_parse(argc, argv, own, &config_options, NULL) < 0)
+		return EXIT_STATUS_USAGE;
+	if (load(&config_options, &command) != EXIT_STATUS_DONE)
+		return EXIT_STATUS_FAILED;
 	if (!command.config.host.install) {
 		fprintf(stderr, "ambient-installer %s: host.install is false: nothing is installed\n", argv[0]);
 		return EXIT_STATUS_FAILED;
 	}
 	if (host_setup_make(&command.config, &error, &setup) < 0 ||
 	    host_install_once(&setup.options, &callbacks, &command, &error, &state) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (command.is_json) {
 		cleanup_cjson cJSON *json = cJSON_CreateObject();
 		cJSON_AddBoolToObject(json, "ready", state.ready);
@@ -258,7 +205,7 @@ static int uninstall(struct uninstallation *work, const struct host_options *opt
 	const char *path = command->config.host.network_namespace;
 	/* Before anything is done: without it the host's own namespace could be taken for a pod's. */
 	if (path[0] != '\0' && netns_open(path, &error, &host_netns) < 0)
-		return failed(command->name, &error, EXIT_STATUS_FAILED);
+		return command_failed(command->name, &error, EXIT_STATUS_FAILED);
 	if (command->config.host.install) {
 		if (host_uninstall(options, &error, uninstalled) < 0)
 			note_problem(work, error.message);
@@ -281,18 +228,36 @@ static int uninstall(struct uninstallation *work, const struct host_options *opt
 
 int command_uninstall(int argc, char **argv)
 {
-	__attribute__((cleanup(command_clear))) struct command command = { 0 };
+	__attribute__((cleanup(command_clear))) struct command command = { .name = argv[0] };
+	bool is_forced = false, is_all_nodes = false;
+	const char *timeout = NULL;
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&command.is_json),
+		{ .name = "force", .is_given = &is_forced },
+		{ .name = "all-nodes", .is_given = &is_all_nodes },
+		{ .name = "timeout", .text = &timeout },
+		{ 0 },
+	};
+	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_host_setup struct host_setup setup = { 0 };
 	struct host_uninstalled uninstalled = { 0 };
 	struct error error = { 0 };
-	int status = parse(argc, argv, true, &command);
-	if (status != EXIT_STATUS_DONE)
-		return status;
-	if (command.is_all_nodes)
-		return uninstall_all_nodes(&command.config, command.timeout, &error) == 0
-			       ? EXIT_STATUS_DONE
-			       : failed(argv[0], &error, EXIT_STATUS_FAILED);
-	if (!command.is_forced && agent_runs(command.config.run_dir)) {
+	unsigned seconds = ALL_NODES_SECONDS;
+	if (options_parse(argc, argv, own, &config_options, NULL) < 0)
+		return EXIT_STATUS_USAGE;
+	if (timeout && parse_seconds(timeout, &error, &seconds) < 0)
+		return command_failed(argv[0], &error, EXIT_STATUS_USAGE);
+	if (timeout && !is_all_nodes)
+		return command_misused(argv[0], "--timeout goes with --all-nodes");
+	if (is_all_nodes && (is_forced || command.is_json))
+		return command_misused(argv[0], "--all-nodes goes with neither --force nor -o json");
+	if (load(&config_options, &command) != EXIT_STATUS_DONE)
+		return EXIT_STATUS_FAILED;
+	if (is_all_nodes && uninstall_all_nodes(&command.config, seconds, &error) < 0)
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
+	if (is_all_nodes)
+		return EXIT_STATUS_DONE;
+	if (!is_forced && agent_runs(command.config.run_dir)) {
 		fprintf(stderr,
 			"ambient-installer %s: the node agent runs here and would put everything back: remove its DaemonSet or "
 			"stop it "
@@ -301,13 +266,13 @@ int command_uninstall(int argc, char **argv)
 		return EXIT_STATUS_FAILED;
 	}
 	if (host_setup_make(&command.config, &error, &setup) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 
 	cleanup_cjson cJSON *json = cJSON_CreateObject();
 	struct uninstallation work = { .command = &command,
 				       .released = cJSON_AddArrayToObject(json, "released"),
 				       .problems = cJSON_AddArrayToObject(json, "problems") };
-	status = uninstall(&work, &setup.options, &uninstalled);
+	int status = uninstall(&work, &setup.options, &uninstalled);
 	if (!command.is_json)
 		return status;
 	cJSON_AddBoolToObject(json, "configurationGone", uninstalled.configuration_gone);

@@ -11,12 +11,6 @@
 
 #define PAUSE_SECONDS_MAX 86400L
 
-static int failed(const char *command, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return status;
-}
-
 /* "90", "90s", "10m", "2h". */
 static int parse_time(const char *text, struct error *error, long *ret_seconds)
 {
@@ -41,42 +35,32 @@ static int parse_time(const char *text, struct error *error, long *ret_seconds)
 
 int command_pause(int argc, char **argv)
 {
-	enum { FOR = 'f' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "for", required_argument, NULL, FOR },
-		{ NULL, 0, NULL, 0 },
+	const char *time = NULL, *name = NULL;
+	const struct command_option own[] = {
+		{ .name = "for", .text = &time },
+		{ 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_admin struct admin admin = { 0 };
 	cleanup_free char *path = NULL;
 	struct error error = { 0 };
-	const char *time = NULL;
 	char rest[64], age[AGE_MAX];
 	long seconds = 0;
-	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		if (option == FOR)
-			time = optarg;
-		else if (option == '?')
-			return EXIT_STATUS_USAGE;
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	if (optind != argc - 1 || !time) {
-		fprintf(stderr, "ambient-installer %s: expected NAMESPACE/POD and --for TIME\n", argv[0]);
+	if (options_parse(argc, argv, own, &config_options, &name) < 0)
 		return EXIT_STATUS_USAGE;
-	}
+	if (!name || !time)
+		return command_misused(argv[0], "expected NAMESPACE/POD and --for TIME");
 	if (parse_time(time, &error, &seconds) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_USAGE);
+		return command_failed(argv[0], &error, EXIT_STATUS_USAGE);
 	snprintf(rest, sizeof rest, "/pause?seconds=%ld", seconds);
-	if (admin_pod_path(argv[optind], rest, &error, &path) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_USAGE);
+	if (admin_pod_path(name, rest, &error, &path) < 0)
+		return command_failed(argv[0], &error, EXIT_STATUS_USAGE);
 	if (admin_find(&config_options, &error, &admin) < 0 || admin_post(&admin, path, &error) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (seconds > 0)
-		printf("%s: its redirection is not repaired for %s; ambient-installer pause %s --for 0 ends that\n",
-		       argv[optind], print_seconds(seconds, age), argv[optind]);
+		printf("%s: its redirection is not repaired for %s; ambient-installer pause %s --for 0 ends that\n", name,
+		       print_seconds(seconds, age), name);
 	else
-		printf("%s: its redirection is repaired again\n", argv[optind]);
+		printf("%s: its redirection is repaired again\n", name);
 	return EXIT_STATUS_DONE;
 }

@@ -15,12 +15,6 @@
 #include "installer/kube/client.h"
 #include "installer/mesh/selection.h"
 
-static int failed(const char *command, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return status;
-}
-
 struct preview {
 	const struct installer_config *config;
 	struct policies policies;
@@ -185,12 +179,12 @@ static int look(struct preview *preview, const char *kubeconfig, const char *nam
 
 int command_preview(int argc, char **argv)
 {
-	enum { OUTPUT = 'o', KUBECONFIG = 'k' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "kubeconfig", required_argument, NULL, KUBECONFIG },
-		{ "output", required_argument, NULL, OUTPUT },
-		{ NULL, 0, NULL, 0 },
+	bool is_json = false;
+	const char *kubeconfig = NULL, *namespace_name = NULL;
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&is_json),
+		OPTION_KUBECONFIG(&kubeconfig),
+		{ 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_installer_config struct installer_config config = { 0 };
@@ -198,30 +192,17 @@ int command_preview(int argc, char **argv)
 									   .pods = cJSON_CreateArray(),
 									   .findings = cJSON_CreateArray() };
 	struct error error = { 0 };
-	const char *output = "text", *kubeconfig = NULL;
-	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
-		if (option == OUTPUT)
-			output = optarg;
-		else if (option == KUBECONFIG)
-			kubeconfig = optarg;
-		else if (option == '?')
-			return EXIT_STATUS_USAGE;
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	bool is_json = strcmp(output, "json") == 0;
-	if (optind != argc - 1 || strchr(argv[optind], '/') || (!is_json && strcmp(output, "text") != 0)) {
-		fprintf(stderr, "ambient-installer %s: expected NAMESPACE; see ambient-installer %s --help\n", argv[0],
-			argv[0]);
+	if (options_parse(argc, argv, own, &config_options, &namespace_name) < 0)
 		return EXIT_STATUS_USAGE;
-	}
-	if (config_options_load(&config_options, &error, &config) < 0 || look(&preview, kubeconfig, argv[optind], &error) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+	if (!namespace_name || strchr(namespace_name, '/'))
+		return command_misused(argv[0], "expected NAMESPACE");
+	if (config_options_load(&config_options, &error, &config) < 0 || look(&preview, kubeconfig, namespace_name, &error) < 0)
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (is_json) {
-		if (print_preview_json(&preview, argv[optind]) < 0)
+		if (print_preview_json(&preview, namespace_name) < 0)
 			return EXIT_STATUS_FAILED;
 	} else {
-		print_preview(&preview, argv[optind]);
+		print_preview(&preview, namespace_name);
 	}
 	return preview.blocked > 0 ? EXIT_STATUS_DIFFERENCE : EXIT_STATUS_DONE;
 }

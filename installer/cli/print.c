@@ -1,6 +1,7 @@
 /* Printing for people. See print.h. */
 #include "installer/cli/print.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
+#include "installer/cli/commands.h"
 
 static bool is_coloured(void)
 {
@@ -105,4 +107,27 @@ int print_json(const cJSON *json)
 		return -1;
 	puts(text);
 	return 0;
+}
+
+int command_failed(const char *command, const struct error *error, int status)
+{
+	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
+	return status;
+}
+
+int command_misused(const char *command, const char *format, ...)
+{
+	char text[1024];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	fprintf(stderr, "ambient-installer %s: %s; see ambient-installer %s --help\n", command, text, command);
+	return EXIT_STATUS_USAGE;
+}
+
+void print_warnings(const char *command, const struct installer_config *config)
+{
+	for (size_t i = 0; i < config->warnings_count; i++)
+		fprintf(stderr, "ambient-installer %s: %s\n", command, config->warnings[i]);
 }

@@ -6,6 +6,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "ambient/error.h"
+#include "installer/config.h"
+
 /* Only on a terminal, and not where NO_COLOR or TERM=dumb asks for none. */
 enum colour { COLOUR_NONE, COLOUR_GOOD, COLOUR_WAIT, COLOUR_BAD, COLOUR_SOFT, COLOUR_STRONG };
 const char *colour_begin(enum colour colour);
@@ -29,5 +32,12 @@ const char *print_seconds(long seconds, char text[AGE_MAX]);
 bool pod_has_traces(const cJSON *pod);
 
 int print_json(const cJSON *json);
+
+/* "ambient-installer COMMAND: MESSAGE" on stderr. Both give the exit status back: the one given, EXIT_STATUS_USAGE. */
+int command_failed(const char *command, const struct error *error, int status);
+/* What is wrong with the command's line; names its help. */
+int command_misused(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What the configuration is warned of. */
+void print_warnings(const char *command, const struct installer_config *config);
 
 #endif

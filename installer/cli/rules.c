@@ -1,6 +1,5 @@
 /* render, verify --netns and version: what needs no running agent. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +8,8 @@
 #include "ambient/netns.h"
 #include "ambient/redirect.h"
 #include "installer/cli/commands.h"
+#include "installer/cli/options.h"
+#include "installer/cli/print.h"
 #include "version.h"
 
 #define REDIRECT_TEXT_MAX (1 << 20)
@@ -19,25 +20,17 @@ struct arguments {
 
 static int parse(int argc, char **argv, struct arguments *ret_arguments)
 {
-	static const struct option options[] = {
-		{ "netns", required_argument, NULL, 'n' },
-		{ "redirect", required_argument, NULL, 'r' },
-		{ "stage", required_argument, NULL, 's' },
-		{ NULL, 0, NULL, 0 },
-	};
 	struct arguments arguments = { .stage = "full" };
-	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-		if (option == 'n')
-			arguments.netns = optarg;
-		else if (option == 'r')
-			arguments.redirect = optarg;
-		else if (option == 's')
-			arguments.stage = optarg;
-		else
-			return -1;
-	}
-	if (optind != argc || (strcmp(arguments.stage, "full") != 0 && strcmp(arguments.stage, "guard") != 0)) {
-		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+	const struct command_option own[] = {
+		{ .name = "netns", .text = &arguments.netns },
+		{ .name = "redirect", .text = &arguments.redirect },
+		{ .name = "stage", .text = &arguments.stage },
+		{ 0 },
+	};
+	if (options_parse(argc, argv, own, NULL, NULL) < 0)
+		return -1;
+	if (strcmp(arguments.stage, "full") != 0 && strcmp(arguments.stage, "guard") != 0) {
+		command_misused(argv[0], "--stage: expected full or guard, found \"%.32s\"", arguments.stage);
 		return -1;
 	}
 	*ret_arguments = arguments;
@@ -60,12 +53,6 @@ static int read_redirect(const struct arguments *arguments, struct error *error,
 	return redirect_from_json(json, "redirect", error, redirect);
 }
 
-static int failed(const char *command, const struct error *error)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return EXIT_STATUS_FAILED;
-}
-
 int command_render(int argc, char **argv)
 {
 	struct arguments arguments;
@@ -76,11 +63,11 @@ int command_render(int argc, char **argv)
 		return EXIT_STATUS_USAGE;
 	if (read_redirect(&arguments, &error, &redirect) < 0 ||
 	    redirect_render(&redirect, stage_of(&arguments), &error, &text) < 0)
-		return failed(argv[0], &error);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	/* A full disk shows when the text leaves the buffer: half of the rules must not pass for all. */
 	if (fputs(text, stdout) < 0 || fflush(stdout) != 0) {
 		error_set(&error, errno, "cannot print the rules");
-		return failed(argv[0], &error);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	}
 	return EXIT_STATUS_DONE;
 }
@@ -95,14 +82,12 @@ int verify_namespace(int argc, char **argv)
 	cleanup_redirect_session struct redirect_session *session = NULL;
 	if (parse(argc, argv, &arguments) < 0)
 		return EXIT_STATUS_USAGE;
-	if (!arguments.netns) {
-		fputs("ambient-installer verify: --netns PATH is missing\n", stderr);
-		return EXIT_STATUS_USAGE;
-	}
+	if (!arguments.netns)
+		return command_misused(argv[0], "--netns PATH is missing");
 	if (read_redirect(&arguments, &error, &redirect) < 0 || netns_open(arguments.netns, &error, &netns) < 0 ||
 	    redirect_session_open(netns, &error, &session) < 0 ||
 	    redirect_verify(session, &redirect, stage_of(&arguments), &error, &difference) < 0)
-		return failed(argv[0], &error);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (difference.text[0] == '\0') {
 		printf("%s: as it should be\n", arguments.netns);
 		return EXIT_STATUS_DONE;

@@ -9,12 +9,6 @@
 #include "installer/cli/commands.h"
 #include "installer/cli/print.h"
 
-static int failed(const char *command, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return status;
-}
-
 static void print_line(const char *name, bool is_well, const char *format, ...) __attribute__((format(printf, 3, 4)));
 static void print_line(const char *name, bool is_well, const char *format, ...)
 {
@@ -133,37 +127,21 @@ static int print_pods(const cJSON *pods, bool shows_all)
 
 int command_status(int argc, char **argv)
 {
-	enum { ALL = 'a', OUTPUT = 'o' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "all", no_argument, NULL, ALL },
-		{ "output", required_argument, NULL, OUTPUT },
-		{ NULL, 0, NULL, 0 },
+	bool is_json = false, shows_all = false;
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&is_json),
+		{ .name = "all", .letter = 'a', .is_given = &shows_all },
+		{ 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_admin struct admin admin = { 0 };
 	cleanup_cjson cJSON *agent = NULL, *pods = NULL;
 	struct error error = { 0 };
-	const char *output = "text";
-	bool shows_all = false;
-	for (int option; (option = getopt_long(argc, argv, "o:a", options, NULL)) != -1;) {
-		if (option == OUTPUT)
-			output = optarg;
-		else if (option == ALL)
-			shows_all = true;
-		else if (option == '?')
-			return EXIT_STATUS_USAGE;
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	bool is_json = strcmp(output, "json") == 0;
-	if (optind != argc || (!is_json && strcmp(output, "text") != 0)) {
-		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+	if (options_parse(argc, argv, own, &config_options, NULL) < 0)
 		return EXIT_STATUS_USAGE;
-	}
 	if (admin_find(&config_options, &error, &admin) < 0 || admin_get(&admin, "/status", &error, &agent) < 0 ||
 	    admin_get(&admin, "/pods", &error, &pods) < 0)
-		return failed(argv[0], &error, EXIT_STATUS_FAILED);
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	bool needs_tunnel = json_number(agent, "pods.enabled") + json_number(agent, "pods.pending") > 0;
 	bool has_tunnel = cJSON_GetArraySize(json_at(agent, "tunnel.connections")) > 0;
 	bool is_well = json_truth(agent, "ready") && json_number(agent, "pods.failed") == 0 &&

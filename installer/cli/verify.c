@@ -10,12 +10,6 @@
 #include "installer/cli/commands.h"
 #include "installer/cli/print.h"
 
-static int failed(const char *command, const struct error *error, int status)
-{
-	fprintf(stderr, "ambient-installer %s: %s\n", command, error->message);
-	return status;
-}
-
 /* Whether it is as it should be; `text` says so, or what is not. */
 static bool compare(const cJSON *pod, char *text, size_t size)
 {
@@ -87,36 +81,23 @@ static int verify_all(const struct admin *admin, cJSON *findings, struct error *
 
 static int verify_pods(int argc, char **argv)
 {
-	enum { OUTPUT = 'o' };
-	static const struct option options[] = {
-		CONFIG_OPTIONS,
-		{ "output", required_argument, NULL, OUTPUT },
-		{ NULL, 0, NULL, 0 },
+	bool is_json = false, is_well = true;
+	const char *name = NULL;
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&is_json),
+		{ 0 },
 	};
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_admin struct admin admin = { 0 };
 	cleanup_cjson cJSON *findings = cJSON_CreateArray();
 	struct error error = { 0 };
 	const cJSON *finding;
-	const char *output = "text";
-	bool is_well = true;
-	for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
-		if (option == OUTPUT)
-			output = optarg;
-		else if (option == '?')
-			return EXIT_STATUS_USAGE;
-		else if (config_options_take(&config_options, option, optarg, &error) < 0)
-			return failed(argv[0], &error, EXIT_STATUS_USAGE);
-	}
-	bool is_json = strcmp(output, "json") == 0, is_one = optind == argc - 1;
-	if (optind < argc - 1 || (!is_json && strcmp(output, "text") != 0)) {
-		fprintf(stderr, "ambient-installer %s: wrong arguments; see ambient-installer %s --help\n", argv[0], argv[0]);
+	if (options_parse(argc, argv, own, &config_options, &name) < 0)
 		return EXIT_STATUS_USAGE;
-	}
 	if (admin_find(&config_options, &error, &admin) < 0 ||
-	    (is_one ? verify_pod(&admin, argv[optind], false, findings, &error, &is_well)
-		    : verify_all(&admin, findings, &error, &is_well)) < 0)
-		return failed(argv[0], &error, error.number == EINVAL && is_one ? EXIT_STATUS_USAGE : EXIT_STATUS_FAILED);
+	    (name ? verify_pod(&admin, name, false, findings, &error, &is_well)
+		  : verify_all(&admin, findings, &error, &is_well)) < 0)
+		return command_failed(argv[0], &error, error.number == EINVAL && name ? EXIT_STATUS_USAGE : EXIT_STATUS_FAILED);
 	if (is_json) {
 		if (print_json(findings) < 0)
 			return EXIT_STATUS_FAILED;

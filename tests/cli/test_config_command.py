@@ -4,6 +4,8 @@ import os
 import pathlib
 import subprocess
 
+import pytest
+
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build")) / "ambient-installer"
 
@@ -56,11 +58,34 @@ def test_warnings_do_not_stop_and_errors_do(tmp_path):
                              'found "maybe"\n')
 
 
-def test_usage(tmp_path):
-    for arguments in (["extra"], ["--nothing"], ["-o", "xml"], ["--config"], ["--config", "a", "--config", "b"]):
-        result = config(*arguments)
-        assert (result.returncode, result.stdout) == (2, ""), arguments
-        assert result.stderr, arguments
+@pytest.mark.parametrize("arguments, message", [
+    (["extra"], 'the argument "extra" is one too many'), (["--nothing"], "unrecognized option '--nothing'"),
+    (["-o", "xml"], '--output: expected text or json, found "xml"'), (["--config"], "requires an argument"),
+    (["--config", "a", "--config", "b"], "--config is given twice (a, b)")])
+def test_wrong_lines(arguments, message):
+    result = config(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["explain"], "expected NAMESPACE/POD"), (["explain", "a/b", "c/d"], 'the argument "c/d" is one too many'),
+    (["explain", "-o", "yaml", "a/b"], '--output: expected text or json, found "yaml"'),
+    (["preview"], "expected NAMESPACE"), (["preview", "a/b"], "expected NAMESPACE"),
+    (["pause", "a/b"], "expected NAMESPACE/POD and --for TIME"), (["verify", "a/b", "c/d"], "one too many"),
+    (["render", "--stage", "half"], '--stage: expected full or guard, found "half"'), (["render", "x"], "one too many"),
+    (["verify", "--redirect", "{}"], "--netns PATH is missing"), (["run", "now"], "one too many"),
+    (["install", "--force"], "unrecognized option '--force'"),
+    (["uninstall", "--timeout", "5"], "--timeout goes with --all-nodes"),
+    (["uninstall", "--all-nodes", "--force"], "--all-nodes goes with neither --force nor -o json"),
+    (["uninstall", "--all-nodes", "-o", "json"], "--all-nodes goes with neither --force nor -o json")])
+def test_wrong_lines_of_other_commands(arguments, message):
+    result = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_exit_status():
     assert config("--set", "host.chained").returncode == 1
     assert config("--help").returncode == 0
 

@@ -561,13 +561,26 @@ static void options_are_taken(void **state)
 	cleanup_config_options struct config_options options = { 0 };
 	cleanup_installer_config struct installer_config config = { 0 };
 	struct error error = { 0 };
-	assert_int_equal(config_options_take(&options, CONFIG_OPTION_SET, "runDir=/a", &error), 0);
-	assert_int_equal(config_options_take(&options, CONFIG_OPTION_SET, "runDir=/b", &error), 0);
+	char *line[] = { "status", "--set", "runDir=/a", "-ojson", "a/b", "--all", "--set=runDir=/b", NULL };
+	const char *operand = NULL;
+	bool is_json = false, shows_all = false, is_forced = false;
+	const struct command_option own[] = {
+		OPTION_OUTPUT(&is_json),
+		{ .name = "all", .letter = 'a', .is_given = &shows_all },
+		{ .name = "force", .is_given = &is_forced },
+		{ 0 },
+	};
+	assert_int_equal(options_parse(7, line, own, &options, &operand), 0);
+	assert_true(is_json && shows_all && !is_forced);
+	assert_string_equal(operand, "a/b");
 	assert_int_equal(config_options_load(&options, &error, &config), 0);
 	assert_string_equal(config.run_dir, "/b");
-	assert_int_equal(config_options_take(&options, CONFIG_OPTION_CONFIG, "/x", &error), 0);
-	assert_int_equal(config_options_take(&options, CONFIG_OPTION_CONFIG, "/y", &error), -1);
-	assert_string_equal(error.message, "--config is given twice (/x, /y)");
+	/* Where no operand is expected, and no configuration read. */
+	char *without[] = { "render", "-a", NULL }, *operands[] = { "render", "a/b", NULL },
+	     *set[] = { "render", "--set", "a=b", NULL };
+	assert_int_equal(options_parse(2, without, own, NULL, NULL), 0);
+	assert_int_equal(options_parse(2, operands, own, NULL, NULL), -1);
+	assert_int_equal(options_parse(3, set, own, NULL, NULL), -1);
 }
 
 /* build/ambient-installer config --reference > docs/configuration.md */
