@@ -17,7 +17,7 @@
 #include "ambient/wire.h"
 #include "installer/unix_listener.h"
 
-/* From connecting to the request, and from the decision to the report. */
+/* From connecting to the request, and from the result to the plugin's end of the connection. */
 #define SILENCE_SECONDS 30
 
 /* A pod start costs one; a node starts some hundred pods at once at most. */
@@ -126,7 +126,9 @@ static void begin_add(struct conversation *conversation, struct wire_message *me
 	struct error error = { 0 };
 	struct mesh_arrival *arrival = NULL;
 	const struct mesh_arrival_listener listener = { .decided = decided, .finished = finished, .data = conversation };
-	if (mesh_arrival_begin(conversation->server->mesh, &message->attachment, netns, &listener, &error, &arrival) < 0) {
+	double timeout = (double)message->timeout_milliseconds / 1000;
+	if (mesh_arrival_begin(conversation->server->mesh, &message->attachment, netns, timeout, &listener, &error, &arrival) <
+	    0) {
 		answer_result(conversation, error.number == EINVAL ? CNI_INVALID_ENVIRONMENT : CNI_TRY_AGAIN_LATER,
 			      error.message);
 		return;
@@ -165,6 +167,9 @@ static void readable(evutil_socket_t fd, short what, void *data)
 	struct error error = { 0 };
 	cleanup_close int netns = -1;
 	cleanup_wire_message struct wire_message message = { 0 };
+	/* An ADD under way has a time of its own. */
+	if ((what & EV_TIMEOUT) && conversation->arrival)
+		return;
 	if (what & EV_TIMEOUT) {
 		log_write(server->log, LOG_LEVEL_WARN, NULL, "a plugin said nothing for %d s: its connection is closed",
 			  SILENCE_SECONDS);

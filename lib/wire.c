@@ -64,6 +64,9 @@ static bool add_body(cJSON *json, const struct wire_message *message)
 {
 	switch (message->kind) {
 	case WIRE_ADD:
+		return add_item(json, "attachment", attachment_to_json(&message->attachment)) &&
+		       (message->timeout_milliseconds == 0 ||
+			cJSON_AddNumberToObject(json, "timeoutMilliseconds", (double)message->timeout_milliseconds));
 	case WIRE_DEL:
 		return add_item(json, "attachment", attachment_to_json(&message->attachment));
 	case WIRE_DECISION:
@@ -219,6 +222,10 @@ static int read_body(const cJSON *json, struct error *error, struct wire_message
 {
 	switch (message->kind) {
 	case WIRE_ADD:
+		if (json_get_integer(json, "timeoutMilliseconds", "", 1, WIRE_TIMEOUT_MAX, error,
+				     &message->timeout_milliseconds) < 0)
+			return -1;
+		/* fallthrough */
 	case WIRE_DEL:
 		return attachment_from_json(cJSON_GetObjectItemCaseSensitive(json, "attachment"), "attachment", error,
 					    &message->attachment);

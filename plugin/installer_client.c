@@ -164,9 +164,12 @@ static enum outcome converse(struct conversation *conversation, struct error *er
 	cleanup_close int connection = -1;
 	cleanup_wire_message struct wire_message answer = { 0 };
 	/* Borrowed: the request is only encoded. */
-	struct wire_message request = { .kind = WIRE_ADD, .attachment = *conversation->attachment };
 	long left = conversation->deadline - now_milliseconds();
-	if (open_connection(call, left > 1 ? left : 1, &problem, &connection) < 0)
+	left = left > 1 ? left : 1;
+	struct wire_message request = { .kind = WIRE_ADD,
+					.attachment = *conversation->attachment,
+					.timeout_milliseconds = left };
+	if (open_connection(call, left, &problem, &connection) < 0)
 		return is_nobody(problem.number) ? OUTCOME_AWAY : broken(conversation, &problem, error);
 	if (send_with_remarks(call, connection, &request, conversation->netns, &problem) < 0 ||
 	    receive(connection, conversation->deadline, &problem, &answer) < 0)

@@ -4,7 +4,7 @@
  * (SO_PEERCRED) and talk to uid 0 only. A packet is one JSON object of at most WIRE_PACKET_MAX bytes, one conversation a
  * connection:
  *
- *   ADD   plugin    add       the attachment, and a descriptor of its network namespace (SCM_RIGHTS)
+ *   ADD   plugin    add       the attachment, a descriptor of its network namespace (SCM_RIGHTS), and how long it waits
  *         installer decision  redirect: how; or skip: why, and the conversation ends; or a result that refuses
  *         plugin    report    the rules are in place; or why not, and the conversation ends
  *         installer result    the tunnel has acknowledged; or why not: the plugin takes the rules away
@@ -31,6 +31,7 @@
 
 #define WIRE_SOCKET "installer.sock"
 #define WIRE_PACKET_MAX 65536
+#define WIRE_TIMEOUT_MAX 1000000
 #define WIRE_VERSION 1
 #define WIRE_VERSION_MINIMUM 1
 
@@ -46,6 +47,7 @@ struct wire_message {
 	enum wire_kind kind;
 	int version, version_minimum; /* of the sender */
 	struct attachment attachment; /* add, del */
+	long timeout_milliseconds;    /* add: the plugin waits for the result no longer; 0: not said */
 	enum wire_verdict verdict;    /* decision */
 	struct redirect redirect;     /* decision redirect */
 	char *reason;		      /* decision: which label, annotation or setting decided */

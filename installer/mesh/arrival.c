@@ -13,9 +13,10 @@
 #include "ambient/cleanup.h"
 #include "installer/mesh/state.h"
 
-/* A runtime holds locks during an ADD, and tries again by itself: shorter than the plugin's timeoutSeconds, so that the reason
- * is told. */
-#define ARRIVAL_PATIENCE 4.0
+/* Of the time that the plugin waits, what is used here before it is told the reason: the rest is for the telling. */
+#define PATIENCE_PART 0.8
+/* Of a plugin that does not say how long it waits: timeoutSeconds' default. */
+#define PLUGIN_TIMEOUT 5.0
 
 enum arrival_stage {
 	ARRIVAL_WAITS,	   /* for the source to know pod and namespace */
@@ -292,7 +293,7 @@ static void deadline_passed(evutil_socket_t fd, short what, void *data)
 	finish(arrival, CNI_TRY_AGAIN_LATER, message);
 }
 
-int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns,
+int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, double timeout,
 		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival)
 {
 	if (!attachment->pod_namespace || !attachment->pod_name)
@@ -313,7 +314,7 @@ int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int net
 	arrival->attachment = *attachment;
 	*attachment = (struct attachment){ 0 };
 	arrival->began = mesh_now();
-	mesh_arm(arrival->deadline, ARRIVAL_PATIENCE);
+	mesh_arm(arrival->deadline, PATIENCE_PART * (timeout > 0 ? timeout : PLUGIN_TIMEOUT));
 	/* Before anything is told: a listener may be told at once. */
 	*ret_arrival = arrival;
 	if (mesh->is_stopped)
@@ -423,6 +424,15 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 		/* It is asked again when one is connected, until the deadline. */
 		ask_tunnel(arrival);
 		return;
+	}
+	enum mesh_families families = mesh_look_at_families(pod, &arrival->attachment.redirect, &problem);
+	if (families == MESH_FAMILIES_REFUSED) {
+		finish(arrival, CNI_TUNNEL_REFUSED, problem.message);
+		return;
+	}
+	if (families == MESH_FAMILIES_REFUSED_IN_PART) {
+		mesh_log(pod, LOG_LEVEL_WARN, "tunnel", "%s", problem.message);
+		mesh_event(pod, true, "FamilyRefused", problem.message);
 	}
 	arrival->attachment.is_enrolled = true;
 	if (disown_replaced(arrival, &problem) < 0 ||

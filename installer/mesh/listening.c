@@ -110,6 +110,41 @@ int listening_look(int netns, struct error *error, struct listening *ret_listeni
 	return 0;
 }
 
+/* ENOENT: there is no listener, or the kernel lacks sock_diag for TCP, which it does not tell apart. */
+static int look_up(struct mnl_socket *socket, int family, uint16_t port, struct error *error, bool *ret_is_there)
+{
+	char buffer[256] = { 0 };
+	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
+	header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+	struct inet_diag_req_v2 *request = mnl_nlmsg_put_extra_header(header, sizeof *request);
+	request->sdiag_family = (uint8_t)family;
+	request->sdiag_protocol = IPPROTO_TCP;
+	request->idiag_states = STATE(TCP_LISTEN);
+	request->id.idiag_sport = htons(port);
+	request->id.idiag_cookie[0] = request->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	int number = netlink_request(socket, header);
+	/* EINVAL: the kernel was built without IPv6. */
+	bool is_missing = number == ENOENT || (family == AF_INET6 && (number == EINVAL || number == EAFNOSUPPORT));
+	if (number && !is_missing)
+		return error_set(error, number, "cannot look for a listener in a network namespace");
+	*ret_is_there = number == 0;
+	return 0;
+}
+
+int listening_look_up(int netns, struct error *error, struct listening *ret_listening)
+{
+	struct listening listening = { 0 };
+	cleanup_netlink struct mnl_socket *socket = NULL;
+	if (netlink_open(netns, NETLINK_SOCK_DIAG, error, &socket) < 0 ||
+	    look_up(socket, AF_INET, REDIRECT_PORT_OUTBOUND, error, &listening.ipv4[LISTENING_OUTBOUND]) < 0 ||
+	    look_up(socket, AF_INET6, REDIRECT_PORT_OUTBOUND, error, &listening.ipv6[LISTENING_OUTBOUND]) < 0 ||
+	    look_up(socket, AF_INET, REDIRECT_PORT_INBOUND, error, &listening.ipv4[LISTENING_INBOUND]) < 0 ||
+	    look_up(socket, AF_INET6, REDIRECT_PORT_INBOUND, error, &listening.ipv6[LISTENING_INBOUND]) < 0)
+		return -1;
+	*ret_listening = listening;
+	return 0;
+}
+
 static bool has_tunnel_mark(const struct nlmsghdr *header)
 {
 	const struct nlattr *attribute;

@@ -24,6 +24,10 @@ struct listening {
 /* `netns` is borrowed. IPv6 that is absent is no error. An error where the kernel lacks sock_diag for TCP or UDP. */
 int listening_look(int netns, struct error *error, struct listening *ret_listening);
 
+/* The same for 15001 and 15006 alone, asked as the kernel itself looks for the listener of a SYN: that costs nothing of what
+ * other namespaces have open. A socket that is bound to one address only is not found. */
+int listening_look_up(int netns, struct error *error, struct listening *ret_listening);
+
 /* Sockets in any state in which something can still be transferred (not: listening, time-wait, closed). */
 struct carried {
 	/* The tunnel's ends of connections of the application: accepted on 15001 or 15006, or made to the application or to a

@@ -118,8 +118,9 @@ struct mesh_arrival_listener {
 	void (*finished)(void *data, enum cni_code code, const char *message);
 	void *data;
 };
-/* Takes `attachment` (cleared for the caller) and a duplicate of `netns`. */
-int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns,
+/* Takes `attachment` (cleared for the caller) and a duplicate of `netns`. The plugin goes away after `timeout` seconds; 0: it
+ * did not say. */
+int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, double timeout,
 		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival);
 void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem);
 /* The plugin went away: what was done is taken back. The arrival is freed. */

@@ -108,6 +108,18 @@ static void enrolled(struct mesh_pod *pod)
 	mesh_event(pod, false, "Enrolled", pod->decision.reason);
 }
 
+/* Whether what the tunnel listens on bears the redirects of a pod that runs. */
+static bool may_redirect(struct mesh_pod *pod)
+{
+	struct error error = { 0 };
+	if (!may_try(pod, METRICS_STEP_TUNNEL))
+		return false;
+	if (mesh_look_at_families(pod, &pod->wanted, &error) != MESH_FAMILIES_SERVED)
+		return failed(pod, METRICS_STEP_TUNNEL, &error);
+	succeeded(pod, METRICS_STEP_TUNNEL);
+	return true;
+}
+
 static bool step_rules(struct mesh_pod *pod)
 {
 	struct sandbox *sandbox = &pod->sandbox;
@@ -115,7 +127,7 @@ static bool step_rules(struct mesh_pod *pod)
 	size_t addresses = 0;
 	mesh_pod_addresses(pod, &addresses);
 	bool is_accepted = pod->tunnel == POD_TUNNEL_ACCEPTED && (addresses == 0 || mesh_probe_holds(pod));
-	bool is_full = pod->is_enrolled || is_accepted;
+	bool is_full = pod->is_enrolled || (is_accepted && may_redirect(pod));
 	enum redirect_standing target = is_full ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
 	if (sandbox->standing == target && redirect_equal(&sandbox->in_force, &pod->wanted)) {
 		succeeded(pod, METRICS_STEP_RULES);
@@ -173,7 +185,8 @@ static void step_annotation(struct mesh_pod *pod)
 {
 	if (pod->sandbox.standing != REDIRECT_STANDING_FULL) {
 		/* An annotation of an earlier life: after a reboot of the node, say. */
-		if (pod->annotation && pod->tunnel != POD_TUNNEL_ADDING && pod->tunnel != POD_TUNNEL_ACCEPTED)
+		bool is_waiting = pod->failures > 0 && pod->last_error_step == METRICS_STEP_TUNNEL;
+		if (pod->annotation && pod->tunnel != POD_TUNNEL_ADDING && (pod->tunnel != POD_TUNNEL_ACCEPTED || is_waiting))
 			mesh_annotate(pod, NULL);
 	} else if (pod->tunnel == POD_TUNNEL_ACCEPTED) {
 		mesh_annotate(pod, "enabled");

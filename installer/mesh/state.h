@@ -231,6 +231,16 @@ void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char 
 void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot);
 void mesh_tunnel_connections_changed(void *data, size_t count);
 
+/* families.c */
+enum mesh_families {
+	MESH_FAMILIES_SERVED,
+	MESH_FAMILIES_REFUSED_IN_PART, /* the tunnel listens in one of the pod's families only, the other's redirects lead
+					  nowhere */
+	MESH_FAMILIES_REFUSED,	       /* the pod has addresses of no other family than that */
+};
+/* Looks where the tunnel, which has accepted the pod, listens in it. `ret_words` is filled unless all is served. */
+enum mesh_families mesh_look_at_families(const struct mesh_pod *pod, const struct redirect *redirect, struct error *ret_words);
+
 /* sandbox.c */
 /* Holds the namespace `netns` (duplicated): opens the session and the watch. */
 int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error);

@@ -60,6 +60,11 @@ class Runtime:
         status, answer = self.call("DEL", pod, **more)
         assert status == 0, answer
 
+    def remembered(self, pod, interface="eth0"):
+        """What the agent remembers of the pod's attachment."""
+        name = f"{self.container(pod)}:{interface}.json"
+        return json.loads((self.node.run_dir / "attachments" / name).read_text())
+
     def attachments(self):
         folder = self.node.run_dir / "attachments"
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []

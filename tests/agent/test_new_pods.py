@@ -60,7 +60,8 @@ def test_check_follows_what_happens_later(node, runtime):
     pod.show()
     eventually(lambda: "15053" not in pod.netns.run("nft", "list", "table", "inet", "ambient-cni"))
     eventually(lambda: runtime.call("CHECK", pod)[0] == 0, what=lambda: runtime.call("CHECK", pod))
-    # And it does look.
+    # And it does look, as soon as it is remembered that the pod is in again (a moment after it is).
+    eventually(lambda: runtime.remembered(pod)["enrolled"] and not runtime.remembered(pod)["redirect"]["dnsCapture"])
     node.kill()
     pod.netns.run("nft", "delete", "table", "inet", "ambient-cni")
     assert runtime.call("CHECK", pod)[0] == 1
@@ -117,6 +118,32 @@ def test_no_tunnel(new_node):
     assert not pod.traces() and not node.probes() and not runtime.attachments()
     node.connect()
     assert runtime.call("ADD", pod)[0] == 0 and pod.is_in()
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+def test_the_reason_comes_before_the_plugin_gives_up(new_node, seconds):
+    """Also where timeoutSeconds is short: "did not answer" would name the wrong culprit."""
+    node = new_node(tunnel=False)
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    began = time.monotonic()
+    status, error = runtime.call("ADD", pod, config={"timeoutSeconds": seconds})
+    assert status == 1 and error["code"] == 11 and "no tunnel is connected" in error["msg"], error
+    assert time.monotonic() - began < seconds + 0.5
+    assert not pod.traces()
+
+
+def test_a_long_timeout_is_used(new_node):
+    node = new_node(tunnel=False)
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    process = runtime.start("ADD", pod, config={"timeoutSeconds": 20})
+    time.sleep(5.5)
+    assert process.poll() is None
+    node.connect()
+    assert runtime.finish(process)[0] == 0 and pod.is_in()
 
 
 def test_the_tunnel_refuses(node, runtime):

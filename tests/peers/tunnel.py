@@ -13,7 +13,8 @@ looks at (`check`).
     tunnel.stop()
 
 With listeners=True the pod's listeners (zds.md, "Inside the pod's namespace") are opened before an Add is acknowledged, and
-redirected connections are carried to where they were going. As a program: see --help; events are JSON lines on standard output,
+redirected connections are carried to where they were going; with has_ipv6 = False, on IPv4 alone, as a ztunnel whose IPV6_ENABLED
+is off. As a program: see --help; events are JSON lines on standard output,
 commands are JSON lines on standard input."""
 import argparse
 import array
@@ -160,12 +161,12 @@ def dns_answer(query, address="192.0.2.53"):
 class PodListeners:
     """What a ztunnel binds inside one pod, and the connections that it carries."""
 
-    def __init__(self, loop, netns, tell):
+    def __init__(self, loop, netns, tell, ipv6=True):
         self.loop, self.netns, self.tell = loop, netns, tell
         self.sockets, self.tasks = [], set()
         try:
             with inside(netns):
-                has_ipv6 = os.path.exists("/proc/thread-self/net/if_inet6")
+                has_ipv6 = ipv6 and os.path.exists("/proc/thread-self/net/if_inet6")
                 wildcard = (socket.AF_INET6, "::") if has_ipv6 else (socket.AF_INET, "0.0.0.0")
                 for port, serve in ((15001, self.outbound), (15006, self.inbound), (15008, self.hbone)):
                     self.listen(*wildcard, port, serve, True)
@@ -306,6 +307,7 @@ class Tunnel:
         self.events = []             # dicts; "event" says which
         self.requests = []           # (kind, uid) as they came
         self.refuse, self.delay, self.die_at = {}, 0, None
+        self.has_ipv6 = True
         self.is_connected = self.is_ready = False
         self.connections = 0
         self._changed = threading.Condition()
@@ -577,7 +579,7 @@ class Tunnel:
         return "", False
 
     def make_listeners(self, workload):
-        return PodListeners(self._loop, workload.netns, self.tell)
+        return PodListeners(self._loop, workload.netns, self.tell, self.has_ipv6)
 
     def _stop_workload(self, uid):
         if workload := self.workloads.pop(uid, None):

@@ -16,7 +16,7 @@ NS_GET_NSTYPE, CLONE_NEWNET = 0xB703, 0x40000000
 REDIRECT_TOOL = BUILD / "tests" / "redirect_tool"
 ATTACHMENT_KEYS = {"network", "containerID", "interface", "netnsPath", "netns", "podNamespace", "podName", "podUID", "addresses",
                    "enrolled"}
-KEYS = {"add": {"attachment"}, "report": {"error"}, "del": {"attachment"}, "gc": {"network", "valid"}}
+KEYS = {"add": {"attachment", "timeoutMilliseconds"}, "report": {"error"}, "del": {"attachment"}, "gc": {"network", "valid"}}
 
 
 class ProtocolError(AssertionError):
@@ -62,6 +62,7 @@ class Conversation:
             unknown = set(message) - KEYS[kind] - {"type", "version", "minimumVersion", "log"}
             expect(not unknown, f"unknown keys {unknown}")
             self.log += message.get("log", "").splitlines()
+            expect(kind != "add" or 0 < message["timeoutMilliseconds"] <= 300000, "how long the plugin waits")
             if kind in ("add", "del"):
                 self._check_attachment(message["attachment"], kind, descriptors)
             expect(len(descriptors) == (1 if kind == "add" else min(1, len(descriptors)) if kind == "del" else 0),

@@ -122,6 +122,45 @@ static void each_port_and_family(void **state __attribute__((unused)))
 	}
 }
 
+/* What is looked up is what a SYN would find: a listener for all addresses, of the port and of the namespace. */
+static void looked_up_like_a_syn(void **state __attribute__((unused)))
+{
+	static const struct {
+		const char *address;
+		bool is_ipv6_only, ipv4, ipv6;
+	} cases[] = {
+		{ "0.0.0.0", false, true, false },    { "::", true, false, true },    { "::", false, true, true },
+		{ "127.0.0.1", false, false, false }, { "::1", false, false, false },
+	};
+	struct error error = { 0 };
+	struct listening listening;
+	cleanup_close int netns = own_namespace();
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		for (int port = 15000; port < 15010; port++) {
+			int fd = listen_at(cases[i].address, (uint16_t)port, SOCK_STREAM, cases[i].is_ipv6_only, 0);
+			if (listening_look_up(netns, &error, &listening) < 0)
+				fail_msg("%s", error.message);
+			bool is_outbound = port == REDIRECT_PORT_OUTBOUND, is_inbound = port == REDIRECT_PORT_INBOUND;
+			assert_int_equal(listening.ipv4[LISTENING_OUTBOUND], is_outbound && cases[i].ipv4);
+			assert_int_equal(listening.ipv6[LISTENING_OUTBOUND], is_outbound && cases[i].ipv6);
+			assert_int_equal(listening.ipv4[LISTENING_INBOUND], is_inbound && cases[i].ipv4);
+			assert_int_equal(listening.ipv6[LISTENING_INBOUND], is_inbound && cases[i].ipv6);
+			close(fd);
+		}
+	}
+	/* A connection on the port is no listener, nor is a listener of another namespace. */
+	int listener = listen_at("::", REDIRECT_PORT_INBOUND, SOCK_STREAM, false, 0);
+	cleanup_close int connected = connect_to("127.0.0.1", REDIRECT_PORT_INBOUND, 0);
+	close(listener);
+	cleanup_close int outbound = listen_at("::", REDIRECT_PORT_OUTBOUND, SOCK_STREAM, false, 0);
+	assert_int_equal(listening_look_up(netns, &error, &listening), 0);
+	assert_false(listening.ipv4[LISTENING_INBOUND] || listening.ipv6[LISTENING_INBOUND]);
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	cleanup_close int elsewhere = own_namespace();
+	assert_int_equal(listening_look_up(elsewhere, &error, &listening), 0);
+	assert_false(listening.ipv4[LISTENING_OUTBOUND] || listening.ipv6[LISTENING_OUTBOUND]);
+}
+
 static void others_and_other_namespaces_do_not_count(void **state __attribute__((unused)))
 {
 	cleanup_close int fd = listen_at("::", 15002, SOCK_STREAM, false, 0);
@@ -258,6 +297,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(each_port_and_family),
+		TEST(looked_up_like_a_syn),
 		TEST(others_and_other_namespaces_do_not_count),
 		TEST(nothing_is_carried_by_listening),
 		TEST(accepted_connections),

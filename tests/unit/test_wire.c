@@ -77,7 +77,11 @@ static void every_message_goes_there_and_back(void **state)
 	redirect_init(&redirect);
 	redirect.bypass_inbound = true;
 
-	there_and_back(&(struct wire_message){ .kind = WIRE_ADD, .attachment = example_attachment(), .log = "debug: x" }, &add);
+	there_and_back(
+		&(struct wire_message){
+			.kind = WIRE_ADD, .attachment = example_attachment(), .timeout_milliseconds = 4999, .log = "debug: x" },
+		&add);
+	assert_int_equal(add.timeout_milliseconds, 4999);
 	assert_string_equal(add.attachment.pod_uid, "u-1");
 	assert_true(add.attachment.netns.inode == 18446744073709551557ull);
 	assert_string_equal(add.attachment.addresses[1], "fd00::2");
