@@ -14,6 +14,7 @@
 
 #include "ambient/attachment.h"
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "ambient/file.h"
 #include "installer/agent_state.h"
 #include "installer/host/upgrade.h"
@@ -22,13 +23,6 @@
 
 /* How long releasing may take in all: a pod's grace period is 30 s by default, the chart asks for more. */
 #define RELEASE_SECONDS 25
-
-static double now(void)
-{
-	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
 
 static void end(struct agent *agent)
 {
@@ -122,7 +116,7 @@ static void answered(void *data, int status, const cJSON *object, const struct e
 	agent->stop_request = NULL;
 	if (status == 401 || status == 403) {
 		if (agent->refused_since == 0)
-			agent->refused_since = now();
+			agent->refused_since = clock_seconds();
 	} else {
 		agent->refused_since = 0;
 	}
@@ -131,7 +125,7 @@ static void answered(void *data, int status, const cJSON *object, const struct e
 		.status = status,
 		.daemon_set = object,
 		.node = agent->node,
-		.refused_seconds = agent->refused_since > 0 ? now() - agent->refused_since : 0,
+		.refused_seconds = agent->refused_since > 0 ? clock_seconds() - agent->refused_since : 0,
 	};
 	enum upgrade_verdict verdict = upgrade_decide(&question, reason, sizeof reason);
 	log_write(&agent->log, LOG_LEVEL_INFO, NULL, "%s", reason);

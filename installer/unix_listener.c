@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "ambient/file.h"
 
 /* How often the path is looked at without being told: what inotify misses (a directory that was moved away, or no inotify at
@@ -41,18 +42,6 @@ struct unix_listener {
 	uint64_t binds, refused;
 };
 
-static double monotonic_seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static struct timeval milliseconds(unsigned int value)
-{
-	return (struct timeval){ .tv_sec = value / 1000, .tv_usec = (suseconds_t)(value % 1000) * 1000 };
-}
-
 static void accept_one(struct unix_listener *listener, int fd)
 {
 	struct ucred peer = { 0 };
@@ -74,7 +63,7 @@ static bool may_accept(struct unix_listener *listener)
 {
 	if (listener->limits.accepts_per_second == 0)
 		return true;
-	double now = monotonic_seconds(), wait = 1 - (now - listener->accepts_counted_since);
+	double now = clock_seconds(), wait = 1 - (now - listener->accepts_counted_since);
 	if (wait <= 0) {
 		listener->accepts_counted_since = now;
 		listener->accepts_left = listener->limits.accepts_per_second;
@@ -228,7 +217,7 @@ static void look(struct unix_listener *listener)
 	case PATH_GONE:
 	case PATH_OTHER:
 		if (!listener->is_waiting_to_bind) {
-			struct timeval delay = milliseconds(listener->limits.absence_milliseconds);
+			struct timeval delay = clock_span(listener->limits.absence_milliseconds);
 			listener->is_waiting_to_bind = event_add(listener->bind_event, &delay) == 0;
 		}
 		break;

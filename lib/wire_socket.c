@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "ambient/netns.h"
 #include "ambient/wire.h"
 
@@ -182,7 +183,7 @@ int wire_connect(const char *path, long timeout_milliseconds, struct error *erro
 	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return error_set(error, errno, "cannot connect to %s", path);
-	struct timeval timeout = { .tv_sec = timeout_milliseconds / 1000, .tv_usec = timeout_milliseconds % 1000 * 1000 };
+	struct timeval timeout = clock_span(timeout_milliseconds);
 	/* A connect waits for room in the listener's queue: the time-out for sending bounds it too. */
 	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) < 0 ||

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "ambient/file.h"
 #include "ambient/outside.h"
 #include "ambient/redirect.h"
@@ -34,25 +35,18 @@ struct conversation {
 	struct call *call;
 	const struct attachment *attachment;
 	int netns;
-	long deadline;	  /* milliseconds of CLOCK_MONOTONIC */
+	int64_t deadline; /* milliseconds of CLOCK_MONOTONIC */
 	bool is_applied;  /* rules are in the namespace */
 	bool is_answered; /* the agent was there and said no, or the kernel did: no silence */
 	enum cni_code code;
 };
 
-static long now_milliseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Waits for a packet until `deadline`. */
-static int receive(int connection, long deadline, struct error *error, struct wire_message *ret_message)
+static int receive(int connection, int64_t deadline, struct error *error, struct wire_message *ret_message)
 {
 	cleanup_close int descriptor = -1;
 	for (;;) {
-		long left = deadline - now_milliseconds();
+		int64_t left = deadline - clock_milliseconds();
 		struct pollfd poll_set = { .fd = connection, .events = POLLIN };
 		int ready = poll(&poll_set, 1, left > 0 ? (int)left : 0);
 		if (ready > 0)
@@ -164,7 +158,7 @@ static enum outcome converse(struct conversation *conversation, struct error *er
 	cleanup_close int connection = -1;
 	cleanup_wire_message struct wire_message answer = { 0 };
 	/* Borrowed: the request is only encoded. */
-	long left = conversation->deadline - now_milliseconds();
+	int64_t left = conversation->deadline - clock_milliseconds();
 	left = left > 1 ? left : 1;
 	struct wire_message request = { .kind = WIRE_ADD,
 					.attachment = *conversation->attachment,
@@ -235,7 +229,7 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 		.call = call,
 		.attachment = attachment,
 		.netns = netns,
-		.deadline = now_milliseconds() + call->config.timeout_seconds * 1000,
+		.deadline = clock_milliseconds() + call->config.timeout_seconds * 1000,
 		.code = CNI_INTERNAL,
 	};
 	enum outcome outcome;
@@ -244,7 +238,7 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 		outcome = converse(&conversation, error);
 		was_there |= outcome == OUTCOME_LOST;
 		bool may_come_back = outcome == OUTCOME_LOST || (outcome == OUTCOME_AWAY && was_there);
-		if (!may_come_back || now_milliseconds() >= conversation.deadline)
+		if (!may_come_back || clock_milliseconds() >= conversation.deadline)
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = RETRY_NANOSECONDS }, NULL);
 	}
@@ -287,7 +281,8 @@ static void tell(struct call *call, struct wire_message *request, int descriptor
 	cleanup_close int connection = -1;
 	cleanup_wire_message struct wire_message result = { 0 };
 	struct error problem = { 0 };
-	long timeout = call->config.timeout_seconds * 1000, deadline = now_milliseconds() + timeout;
+	long timeout = call->config.timeout_seconds * 1000;
+	int64_t deadline = clock_milliseconds() + timeout;
 	if (open_connection(call, timeout, &problem, &connection) < 0 ||
 	    send_with_remarks(call, connection, request, descriptor, &problem) < 0 ||
 	    receive(connection, deadline, &problem, &result) < 0) {

@@ -97,7 +97,7 @@ static bool is_being_made(const struct folder_files *files, const char *name)
 	       status.st_nlink == 1;
 }
 
-void folder_files_changed(struct folder_files *files, const char *name, uint32_t mask, uint64_t now)
+void folder_files_changed(struct folder_files *files, const char *name, uint32_t mask, int64_t now)
 {
 	if (!is_ours(name) || (files->count >= 2 * (size_t)FILES_MAX))
 		return;
@@ -238,7 +238,7 @@ static void read_file(struct folder_files *files, struct folder_file *file)
 	file->trouble = strdup(error.message);
 }
 
-int folder_files_scan(struct folder_files *files, uint64_t now, struct error *error)
+int folder_files_scan(struct folder_files *files, int64_t now, struct error *error)
 {
 	for (size_t i = 0; i < files->count; i++)
 		files->items[i].is_there = false;

@@ -26,8 +26,8 @@ struct folder_file {
 	bool is_deleted; /* an event said so; counts where the folder is gone too */
 	bool is_dirty;
 	bool has_been_read;
-	uint64_t writing_since, quiet_at; /* milliseconds; 0: nobody writes to it */
-	char *trouble;			  /* NULL: none */
+	int64_t writing_since, quiet_at; /* milliseconds; 0: nobody writes to it */
+	char *trouble;			 /* NULL: none */
 	struct folder_objects objects;
 };
 
@@ -36,19 +36,19 @@ struct folder_files {
 	char *node_name;
 	struct folder_file *items; /* by name */
 	size_t count;
-	uint64_t next_scan; /* milliseconds, when a file that is written to shall be looked at again; 0: none is */
+	int64_t next_scan; /* milliseconds, when a file that is written to shall be looked at again; 0: none is */
 };
 
 int folder_files_init(const char *path, const char *node_name, struct error *error, struct folder_files *ret_files);
 void folder_files_clear(struct folder_files *files);
 
 /* Takes an event of inotify. `now` is of CLOCK_MONOTONIC, in milliseconds. */
-void folder_files_changed(struct folder_files *files, const char *name, uint32_t mask, uint64_t now);
+void folder_files_changed(struct folder_files *files, const char *name, uint32_t mask, int64_t now);
 /* Every file is to be read again. */
 void folder_files_all_changed(struct folder_files *files);
 
 /* Looks at the folder and reads what changed. A file's own trouble stays with the file; an error means that the folder as a
  * whole could not be looked at, and every file keeps what it has, but those that were deleted before. */
-int folder_files_scan(struct folder_files *files, uint64_t now, struct error *error);
+int folder_files_scan(struct folder_files *files, int64_t now, struct error *error);
 
 #endif

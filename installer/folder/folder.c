@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "installer/folder/files.h"
 #include "installer/folder/published.h"
 #include "installer/folder/watch.h"
@@ -36,7 +37,7 @@ struct folder {
 	struct folder_watch watch;
 	struct folder_published published;
 	struct event *readable, *timer, *answering;
-	uint64_t scan_at; /* milliseconds, when the timer runs */
+	int64_t scan_at; /* milliseconds, when the timer runs */
 	bool is_listed;
 	char *folder_trouble;		   /* the folder as a whole; NULL: none */
 	char *reported[SOURCE_KIND_COUNT]; /* as the listener knows it */
@@ -44,21 +45,12 @@ struct folder {
 	uint64_t round;
 };
 
-static uint64_t milliseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* The next look comes at `at` at the latest. */
-static void schedule(struct folder *folder, uint64_t at)
+static void schedule(struct folder *folder, int64_t at)
 {
-	uint64_t now = milliseconds();
+	const struct timeval time = clock_span(at - clock_milliseconds());
 	if (folder->scan_at && folder->scan_at <= at)
 		return;
-	uint64_t wait = at > now ? at - now : 0;
-	const struct timeval time = { .tv_sec = (time_t)(wait / 1000), .tv_usec = (suseconds_t)(wait % 1000 * 1000) };
 	folder->scan_at = at;
 	event_add(folder->timer, &time);
 }
@@ -66,7 +58,7 @@ static void schedule(struct folder *folder, uint64_t at)
 static void file_changed(void *data, const char *name, uint32_t mask)
 {
 	struct folder *folder = data;
-	folder_files_changed(&folder->files, name, mask, milliseconds());
+	folder_files_changed(&folder->files, name, mask, clock_milliseconds());
 }
 
 static void everything_changed(void *data)
@@ -128,7 +120,7 @@ static void look(struct folder *folder)
 	folder_watch_read(&folder->watch, &listener);
 	/* A folder that can't be watched is read all the same, now and then. */
 	folder_watch_renew(&folder->watch, folder->files.path, &listener, &error);
-	bool is_read = folder_files_scan(&folder->files, milliseconds(), &error) == 0;
+	bool is_read = folder_files_scan(&folder->files, clock_milliseconds(), &error) == 0;
 	free(folder->folder_trouble);
 	folder->folder_trouble = error_is_set(&error) ? strdup(error.message) : NULL;
 
@@ -136,12 +128,12 @@ static void look(struct folder *folder)
 		if (folder_published_update(&folder->published, &folder->files, &folder->listener, !folder->is_listed) == 0)
 			folder->is_listed = true;
 		else
-			schedule(folder, milliseconds() + PERIODIC_MS); /* no memory: later */
+			schedule(folder, clock_milliseconds() + PERIODIC_MS); /* no memory: later */
 	}
 	report_trouble(folder);
 	if (folder->files.next_scan)
 		schedule(folder, folder->files.next_scan);
-	schedule(folder, milliseconds() + PERIODIC_MS);
+	schedule(folder, clock_milliseconds() + PERIODIC_MS);
 }
 
 static void timer_ran(evutil_socket_t fd, short what, void *data)
@@ -161,7 +153,7 @@ static void watch_readable(evutil_socket_t fd, short what, void *data)
 	const struct folder_watch_listener listener = watch_listener(folder);
 	/* Read at once, although the look comes later: the kernel's queue is bounded. */
 	folder_watch_read(&folder->watch, &listener);
-	schedule(folder, milliseconds() + SETTLE_MS);
+	schedule(folder, clock_milliseconds() + SETTLE_MS);
 }
 
 static void request_free(struct source_request *request)
@@ -292,7 +284,7 @@ int folder_source_new(struct event_base *base, const char *path, const char *nod
 	if (!folder->readable || !folder->timer || !folder->answering || event_add(folder->readable, NULL) < 0)
 		return error_set(error, ENOMEM, "cannot watch the folder %s", path);
 	/* The first list comes from the loop. */
-	schedule(folder, milliseconds());
+	schedule(folder, clock_milliseconds());
 	*ret_source = (struct source){
 		.self = steal_pointer(folder),
 		.get_pod = folder_get_pod,

@@ -11,19 +11,13 @@
 #include <time.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "ambient/json.h"
 #include "installer/host/binary.h"
 #include "installer/host/host.h"
 
 #define TRY_MILLISECONDS 5000
 #define ANSWER_MAX 16384
-
-static long now(void)
-{
-	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000 + time.tv_nsec / 1000000;
-}
 
 /* Starts `path` with standard output into a pipe, all else away. */
 static int start(const char *path, char *const environment[], struct error *error, pid_t *ret_process, int *ret_output)
@@ -56,7 +50,7 @@ static int start(const char *path, char *const environment[], struct error *erro
 }
 
 /* Waits until the process has ended; kills it at the deadline. */
-static int wait_for(pid_t process, long deadline, int *ret_status)
+static int wait_for(pid_t process, int64_t deadline, int *ret_status)
 {
 	for (;;) {
 		pid_t ended = waitpid(process, ret_status, WNOHANG);
@@ -64,7 +58,7 @@ static int wait_for(pid_t process, long deadline, int *ret_status)
 			return 0;
 		if (ended < 0 && errno != EINTR)
 			return -1;
-		if (now() >= deadline) {
+		if (clock_milliseconds() >= deadline) {
 			kill(process, SIGKILL);
 			waitpid(process, ret_status, 0);
 			errno = ETIMEDOUT;
@@ -81,11 +75,11 @@ static int run(const char *path, char *const environment[], struct error *error,
 	cleanup_close int output = -1;
 	if (start(path, environment, error, &process, &output) < 0)
 		return -1;
-	long deadline = now() + TRY_MILLISECONDS;
+	int64_t deadline = clock_milliseconds() + TRY_MILLISECONDS;
 	size_t length = 0;
 	while (length < ANSWER_MAX) {
 		struct pollfd wait = { .fd = output, .events = POLLIN };
-		long left = deadline - now();
+		int64_t left = deadline - clock_milliseconds();
 		int ready = left > 0 ? poll(&wait, 1, (int)left) : 0;
 		if (ready < 0 && errno == EINTR)
 			continue;

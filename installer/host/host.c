@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "installer/host/binary.h"
 #include "installer/host/configuration.h"
 #include "installer/host/options.h"
@@ -142,7 +143,7 @@ static void take_token(struct bucket *bucket)
 
 static void look_again_in(struct host *host, long milliseconds)
 {
-	struct timeval wait = { .tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000 }, due, time;
+	struct timeval wait = clock_span(milliseconds), due, time;
 	if (!host->timer)
 		return;
 	/* The sooner one counts. */

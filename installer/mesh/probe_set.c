@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "ambient/netns.h"
 #include "ambient/nft.h"
 #include "installer/mesh/drift.h"
@@ -47,7 +48,7 @@ struct probe_set {
 	struct nft_socket *socket;
 	struct drift_watch *watch;
 	struct event *timer; /* the next flush, or look */
-	long due_at;
+	int64_t due_at;
 	struct probe_addresses addresses;
 	struct probe_set_events events;
 	struct probe_set_counters counters;
@@ -59,16 +60,9 @@ struct probe_set {
 	bool is_pruned;
 	char difference[320]; /* found by a look and not repaired yet */
 
-	long pause_ms;		     /* between two looks, or two attempts */
-	long looked_at, repaired_at; /* milliseconds, monotonic */
+	long pause_ms;			/* between two looks, or two attempts */
+	int64_t looked_at, repaired_at; /* milliseconds, monotonic */
 };
-
-static long now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static int compare_addresses(const struct pod_address *a, const struct pod_address *b)
 {
@@ -239,7 +233,7 @@ static int look(struct probe_set *set, struct error *error)
 {
 	cleanup_probe_standing struct probe_standing standing = { 0 };
 	cleanup_entry_list struct entry_list all = { 0 };
-	set->looked_at = now_ms();
+	set->looked_at = clock_milliseconds();
 	if (probe_rules_look(set->socket, &set->addresses, error, &standing) < 0)
 		return -1;
 	for (size_t i = 0; i < standing.elements_count; i++)
@@ -343,7 +337,7 @@ static int synchronise(struct probe_set *set, struct error *error, char *ret_dif
 	snprintf(difference, sizeof difference, "%s", set->difference);
 	set->difference[0] = '\0';
 	if (difference[0] != '\0') {
-		long now = now_ms();
+		int64_t now = clock_milliseconds();
 		bool is_fight = set->counters.repairs > 0 && now - set->repaired_at < CALM_MS;
 		set->pause_ms = is_fight ? set->pause_ms * 2 : PAUSE_MIN_MS;
 		if (set->pause_ms > PAUSE_MAX_MS)
@@ -359,12 +353,12 @@ static int synchronise(struct probe_set *set, struct error *error, char *ret_dif
 }
 
 /* Lets the loop synchronise in so many milliseconds, or earlier where that was said before. */
-static void schedule(struct probe_set *set, long milliseconds)
+static void schedule(struct probe_set *set, int64_t milliseconds)
 {
-	long delay = milliseconds > 0 ? milliseconds : 0, due_at = now_ms() + delay;
+	int64_t due_at = clock_milliseconds() + milliseconds;
 	if (event_pending(set->timer, EV_TIMEOUT, NULL) && set->due_at <= due_at)
 		return;
-	struct timeval after = { .tv_sec = delay / 1000, .tv_usec = delay % 1000 * 1000 };
+	struct timeval after = clock_span(milliseconds);
 	set->due_at = due_at;
 	event_add(set->timer, &after);
 }
@@ -381,7 +375,7 @@ static void run_timer(evutil_socket_t fd __attribute__((unused)), short what __a
 			set->events.failed(set->events.data, &error);
 		return;
 	}
-	if (now_ms() - set->repaired_at >= CALM_MS)
+	if (clock_milliseconds() - set->repaired_at >= CALM_MS)
 		set->pause_ms = PAUSE_MIN_MS;
 	if (set->events.flushed)
 		set->events.flushed(set->events.data);
@@ -393,7 +387,7 @@ static void changed(void *data, const struct drift *drift)
 	if (drift->kind != DRIFT_NFTABLES || drift->port == nft_socket_port(set->socket))
 		return;
 	set->is_known = false;
-	schedule(set, set->looked_at + set->pause_ms - now_ms());
+	schedule(set, set->looked_at + set->pause_ms - clock_milliseconds());
 }
 
 int probe_set_open(struct event_base *base, int netns, struct in_addr probe_ipv4, struct in6_addr probe_ipv6,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ambient/clock.h"
 #include "installer/kube/requests.h"
 #include "installer/observe/state.h"
 
@@ -32,13 +33,6 @@ const char *event_result_name(enum event_result result)
 		[EVENT_FAILED] = "failed",
 	};
 	return names[result];
-}
-
-static double now(void)
-{
-	struct timespec time;
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
 static void happening_free(struct happening *happening)
@@ -127,7 +121,7 @@ static uint64_t hash(uint64_t key, const char *text)
 /* Whether it is told now: not told in the last while, and within the rate. */
 static bool may_tell(struct events *events, const char *uid, bool is_warning, const char *reason)
 {
-	double time = now();
+	double time = clock_seconds();
 	uint64_t key = hash(hash(0xcbf29ce484222325, uid), reason);
 	struct told *place = &events->told[0];
 	for (size_t i = 0; i < TOLD_MAX; i++) {

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 
 #define VISITORS_MAX 32
 #define VISITOR_SECONDS 10
@@ -29,7 +30,7 @@
 struct visitor {
 	int fd;
 	ino_t inode; /* of the socket; 0: nobody */
-	time_t since;
+	double since;
 	struct bufferevent *arriving; /* accepted a moment ago, and its descriptor is not noted yet: a reference of our own */
 };
 
@@ -50,13 +51,6 @@ struct http_listener {
 	dev_t device; /* of the socket at `path` */
 	ino_t inode;
 };
-
-static time_t seconds_now(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
-}
 
 static bool is_somebody(const struct visitor *visitor)
 {
@@ -112,7 +106,7 @@ static void sweep(evutil_socket_t fd, short what, void *data)
 			continue;
 		if (!is_open(visitor))
 			*visitor = (struct visitor){ 0 };
-		else if (seconds_now() - visitor->since >= VISITOR_SECONDS)
+		else if (clock_seconds() - visitor->since >= VISITOR_SECONDS)
 			show_out(visitor);
 		is_any_left |= is_somebody(visitor);
 	}
@@ -147,7 +141,7 @@ static struct bufferevent *receive_visitor(struct event_base *base, void *data)
 	if (!bufferevent)
 		return NULL;
 	bufferevent_incref(bufferevent);
-	*make_place(listener) = (struct visitor){ .since = seconds_now(), .arriving = bufferevent };
+	*make_place(listener) = (struct visitor){ .since = clock_seconds(), .arriving = bufferevent };
 	evtimer_add(listener->arrived, &at_once);
 	if (!evtimer_pending(listener->sweep, NULL))
 		evtimer_add(listener->sweep, &second);

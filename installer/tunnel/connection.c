@@ -9,24 +9,13 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 
 /* Answers read for one wake-up: other connections get their turn. */
 #define READS_AT_ONCE 128
 /* The kernel's limit of descriptors in flight is the user's, not ours: it is tried again. */
 #define RETRY_FIRST_MILLISECONDS 10
 #define RETRY_LAST_MILLISECONDS 500
-
-uint64_t connection_now(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static struct timeval milliseconds(uint64_t value)
-{
-	return (struct timeval){ .tv_sec = (time_t)(value / 1000), .tv_usec = (suseconds_t)(value % 1000) * 1000 };
-}
 
 static struct entry **bucket_of(struct connection *connection, const struct entry *entry)
 {
@@ -51,9 +40,9 @@ static void remove_waiting(struct connection *connection, struct entry *entry)
 	connection->waiting_count--;
 }
 
-static void arm_deadline(struct connection *connection, uint64_t delay_milliseconds)
+static void arm_deadline(struct connection *connection, int64_t delay_milliseconds)
 {
-	struct timeval delay = milliseconds(delay_milliseconds);
+	struct timeval delay = clock_span(delay_milliseconds);
 	event_add(connection->deadline_event, &delay);
 }
 
@@ -70,7 +59,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *data)
 	}
 	if (connection->unanswered_count == 0)
 		return;
-	uint64_t waited = (connection_now() - connection->progress) / 1000000;
+	int64_t waited = (clock_nanoseconds() - connection->progress) / 1000000;
 	if (waited >= limits->answer_milliseconds)
 		/* A late answer would be taken for the next one. */
 		connection_end(connection, TUNNEL_LATE, "it did not answer in time");
@@ -120,7 +109,7 @@ static void sending_failed(struct connection *connection, int number)
 		unsigned int wait =
 			connection->retry_milliseconds ? connection->retry_milliseconds * 2 : RETRY_FIRST_MILLISECONDS;
 		connection->retry_milliseconds = wait < RETRY_LAST_MILLISECONDS ? wait : RETRY_LAST_MILLISECONDS;
-		struct timeval delay = milliseconds(connection->retry_milliseconds);
+		struct timeval delay = clock_span(connection->retry_milliseconds);
 		event_add(connection->retry_event, &delay);
 		break;
 	}
@@ -141,7 +130,7 @@ void connection_send(struct connection *connection)
 			return;
 		}
 		connection->retry_milliseconds = 0;
-		entry->sent = connection_now();
+		entry->sent = clock_nanoseconds();
 		remove_waiting(connection, entry);
 		TAILQ_INSERT_TAIL(&connection->unanswered, entry, link);
 		if (connection->unanswered_count++ == 0) {
@@ -173,7 +162,7 @@ static int take_answer(struct connection *connection, const uint8_t *bytes, size
 		return -1;
 	TAILQ_REMOVE(&connection->unanswered, entry, link);
 	connection->unanswered_count--;
-	connection->progress = connection_now();
+	connection->progress = clock_nanoseconds();
 	if (entry->request->kind == TUNNEL_SNAPSHOT_SENT) {
 		connection->is_snapshot_accepted = is_accepted;
 		log_write(server_log(connection->server), is_accepted ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, NULL,
@@ -260,7 +249,7 @@ int connection_new(struct tunnel_server *server, struct event_base *base, int fd
 	connection->pid = pid;
 	snprintf(connection->name, sizeof connection->name, pid ? "tunnel (pid %d)" : "the tunnel", (int)pid);
 	connection->can_send = true;
-	connection->accepted = connection_now();
+	connection->accepted = clock_nanoseconds();
 	TAILQ_INIT(&connection->waiting);
 	TAILQ_INIT(&connection->unanswered);
 	connection->read_event = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, connection);

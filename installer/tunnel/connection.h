@@ -32,13 +32,11 @@ struct connection {
 	struct entry_list waiting, unanswered;
 	size_t waiting_count, unanswered_count;
 	struct entry *buckets[CONNECTION_BUCKETS]; /* of those that wait, by uid */
-	uint64_t accepted, progress;		   /* ns, CLOCK_MONOTONIC: when it came; the previous answer */
+	int64_t accepted, progress;		   /* ns, CLOCK_MONOTONIC: when it came; the previous answer */
 	unsigned int retry_milliseconds;
 	struct event *read_event, *write_event, *deadline_event, *retry_event;
 };
 TAILQ_HEAD(connection_list, connection);
-
-uint64_t connection_now(void);
 
 /* Takes the socket over, also on failure. */
 int connection_new(struct tunnel_server *server, struct event_base *base, int fd, pid_t pid, struct error *error,

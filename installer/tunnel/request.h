@@ -31,7 +31,7 @@ struct entry {
 	struct entry *next_of_hash; /* while it waits */
 	struct request *request;
 	uint32_t hash;
-	uint64_t sent; /* ns, CLOCK_MONOTONIC */
+	int64_t sent; /* ns, CLOCK_MONOTONIC */
 };
 TAILQ_HEAD(entry_list, entry);
 

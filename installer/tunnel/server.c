@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/clock.h"
 #include "installer/tunnel/connection.h"
 #include "installer/unix_listener.h"
 
@@ -473,7 +474,7 @@ bool tunnel_connection_state(const struct tunnel_server *server, size_t index, s
 			.is_snapshot_accepted = connection->is_snapshot_accepted,
 			.waiting = connection->waiting_count,
 			.unanswered = connection->unanswered_count,
-			.seconds = (double)(connection_now() - connection->accepted) / 1e9,
+			.seconds = (double)(clock_nanoseconds() - connection->accepted) / 1e9,
 		};
 		return true;
 	}
