@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <event2/bufferevent.h>
 #include <event2/listener.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,8 @@ struct http_listener {
 	const struct log *log;
 	struct evhttp *http;
 	struct evconnlistener *accepting; /* owned by http; NULL: not yet */
-	struct event *again;		  /* the address was in use */
+	struct evhttp_bound_socket *bound;
+	struct event *again; /* the address was in use */
 	http_answer answer;
 	void *data;
 	struct visitor visitors[VISITORS_MAX];
@@ -50,7 +52,11 @@ struct http_listener {
 	char *path;
 	dev_t device; /* of the socket at `path` */
 	ino_t inode;
+	struct event *look;    /* whether it is still there */
+	bool failed_to_return; /* and was told */
 };
+
+static const struct timeval look_interval = { .tv_sec = 2 };
 
 static bool is_somebody(const struct visitor *visitor)
 {
@@ -195,10 +201,14 @@ static int serve(struct http_listener *listener, int fd, struct error *error)
 		close(fd);
 		return error_set(error, number, "cannot listen");
 	}
-	if (!evhttp_bind_listener(listener->http, accepting)) {
+	struct evhttp_bound_socket *bound = evhttp_bind_listener(listener->http, accepting);
+	if (!bound) {
 		evconnlistener_free(accepting);
 		return error_set(error, ENOMEM, "cannot serve HTTP");
 	}
+	if (listener->bound)
+		evhttp_del_accept_socket(listener->http, listener->bound);
+	listener->bound = bound;
 	listener->accepting = accepting;
 	return 0;
 }
@@ -294,8 +304,9 @@ int http_listener_new(struct event_base *base, const struct listen_address *addr
 	return error_wrap(error, "listen.%s: %s", what, address->text);
 }
 
-/* A socket at a name beside the path, renamed over it: at every moment somebody answers there. */
-static int bind_path(struct http_listener *listener, struct error *error, int *ret_fd)
+/* A socket at a name beside the path, renamed over it: at every moment somebody answers there. Without `replace`, EEXIST says
+ * that somebody else came first. */
+static int bind_path(struct http_listener *listener, bool replace, struct error *error, int *ret_fd)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct stat status;
@@ -311,7 +322,8 @@ static int bind_path(struct http_listener *listener, struct error *error, int *r
 	/* The mode of the socket itself becomes its file's. */
 	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 || listen(fd, BACKLOG) < 0)
 		return error_set(error, errno, "cannot listen");
-	if (lstat(address.sun_path, &status) < 0 || rename(address.sun_path, listener->path) < 0) {
+	if (lstat(address.sun_path, &status) < 0 ||
+	    renameat2(AT_FDCWD, address.sun_path, AT_FDCWD, listener->path, replace ? 0 : RENAME_NOREPLACE) < 0) {
 		error_set(error, errno, "cannot put the socket in its place");
 		unlink(address.sun_path);
 		return -1;
@@ -322,6 +334,43 @@ static int bind_path(struct http_listener *listener, struct error *error, int *r
 	return 0;
 }
 
+enum path_state { PATH_OURS, PATH_GONE, PATH_OTHER, PATH_FOREIGN_SOCKET };
+
+static enum path_state look_at_path(const struct http_listener *listener)
+{
+	struct stat status;
+	if (lstat(listener->path, &status) < 0)
+		return errno == ENOENT || errno == ENOTDIR ? PATH_GONE : PATH_OURS; /* what can't be known is left alone */
+	if (status.st_dev == listener->device && status.st_ino == listener->inode)
+		return PATH_OURS;
+	return S_ISSOCK(status.st_mode) ? PATH_FOREIGN_SOCKET : PATH_OTHER;
+}
+
+/* As unix_listener.h has it for plugins: gone, or something else in its place, and it is made again; another socket is a
+ * successor's, and the path is not ours any more. */
+static void look(evutil_socket_t fd, short what, void *data)
+{
+	struct http_listener *listener = data;
+	struct error error = { 0 };
+	enum path_state state = look_at_path(listener);
+	int listening = -1;
+	(void)fd;
+	(void)what;
+	if (state == PATH_FOREIGN_SOCKET)
+		event_del(listener->look);
+	if (state == PATH_OURS || state == PATH_FOREIGN_SOCKET)
+		return;
+	if (bind_path(listener, state == PATH_OTHER, &error, &listening) == 0 && serve(listener, listening, &error) == 0) {
+		log_write(listener->log, LOG_LEVEL_WARN, NULL, "%s was %s by somebody else: it is listened at again",
+			  listener->path, state == PATH_GONE ? "removed" : "replaced");
+		listener->failed_to_return = false;
+	} else if (error.number != EEXIST && !listener->failed_to_return) {
+		log_write(listener->log, LOG_LEVEL_ERROR, NULL, "%s is gone: %s; tried again every %d s", listener->path,
+			  error.message, (int)look_interval.tv_sec);
+		listener->failed_to_return = true;
+	}
+}
+
 int http_listener_new_unix(struct event_base *base, const char *path, const struct log *log, http_answer answer, void *data,
 			   struct error *error, struct http_listener **ret_listener)
 {
@@ -330,9 +379,11 @@ int http_listener_new_unix(struct event_base *base, const char *path, const stru
 	if (!listener)
 		return error_set(error, ENOMEM, "cannot listen at %s", path);
 	listener->path = strdup(path);
-	if (!listener->path)
+	listener->look = event_new(base, -1, EV_PERSIST, look, listener);
+	if (!listener->path || !listener->look || event_add(listener->look, &look_interval) < 0)
 		error_set(error, ENOMEM, "cannot keep the path");
-	else if (make_server(listener, error) == 0 && bind_path(listener, error, &fd) == 0 && serve(listener, fd, error) == 0) {
+	else if (make_server(listener, error) == 0 && bind_path(listener, true, error, &fd) == 0 &&
+		 serve(listener, fd, error) == 0) {
 		*ret_listener = listener;
 		return 0;
 	}
@@ -354,7 +405,7 @@ void http_listener_free(struct http_listener *listener)
 	}
 	if (listener->http)
 		evhttp_free(listener->http);
-	struct event *events[] = { listener->again, listener->arrived, listener->sweep };
+	struct event *events[] = { listener->again, listener->arrived, listener->sweep, listener->look };
 	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
 		if (events[i])
 			event_free(events[i]);

@@ -25,7 +25,8 @@ int http_listener_new(struct event_base *base, const struct listen_address *addr
 		      http_answer answer, void *data, struct error *error, struct http_listener **ret_listener);
 
 /* Listens at a path, for root alone: the socket has mode 0600, and who connects must be of uid 0. It takes the place of what
- * lies there in one step, and is removed at the end unless a successor's has taken its place. */
+ * lies there in one step, and is removed at the end unless a successor's has taken its place. Where somebody removes it, it is
+ * made again within two seconds. */
 int http_listener_new_unix(struct event_base *base, const char *path, const struct log *log, http_answer answer, void *data,
 			   struct error *error, struct http_listener **ret_listener);
 

@@ -281,6 +281,39 @@ def test_the_socket_goes_with_its_agent_and_is_left_to_a_successor(tmp_path):
         node.close()
 
 
+def test_the_socket_comes_back(tmp_path):
+    """Removed by hand, replaced by a file, or gone with its whole directory."""
+    node = Node(tmp_path, tunnel=False)
+    path = node.run_dir / "admin.sock"
+
+    def is_back():
+        try:
+            return node.get("/status")["ready"]
+        except OSError:
+            return False
+    try:
+        before = descriptors(node)
+        path.unlink()
+        eventually(is_back, 5)
+        assert "admin.sock was removed by somebody else: it is listened at again" in node.log()
+        path.unlink()
+        path.write_text("a file")
+        eventually(is_back, 5)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        node.run_dir.rename(node.folder / "moved")
+        eventually(is_back, 8)
+        # Another one's is left alone: a successor's.
+        with socket.socket(socket.AF_UNIX) as other:
+            path.unlink()
+            other.bind(str(path))
+            time.sleep(2.5)
+            assert stat.S_ISSOCK(path.stat().st_mode) and not is_back()
+        assert descriptors(node) <= before and node.agent.poll() is None
+        assert not list(node.run_dir.glob("admin.sock.*"))
+    finally:
+        node.close()
+
+
 def series(text):
     """The exposition format, strictly: {name: (type, {labels: value})}."""
     families, current = {}, None
