@@ -1,16 +1,5 @@
 /* See finder.h.
  *
- * The kubelet names a pod's cgroup by the pod's uid, whatever runs the containers below it:
- *
- *   cgroupfs driver   /kubepods/burstable/pod3c1e6c1a-…/CONTAINER
- *   systemd driver    /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3c1e6c1a_….slice/cri-containerd-ID.scope
- *   mixed             /system.slice/containerd.service/kubepods-burstable-pod3c1e6c1a_….slice:cri-containerd:ID
- *   static pods       …/pod0123456789abcdef0123456789abcdef/…
- *
- * in one line (cgroup v2) or one for each hierarchy (v1), perhaps below /kubelet or the like. So a pod is named by a component
- * that is `pod`UID or ends in `-pod`UID, before .slice or a colon. The first such component counts: what stands below it the
- * pod may have made itself, and a name there must not make one pod's process another's.
- *
  * Of the namespaces of a pod's processes only the oldest few are kept, so that nobody can use up our descriptors.
  *
  * A process is looked at through one descriptor of its /proc folder: a number that is used again in between is not mixed up. */
@@ -20,19 +9,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
-#include <linux/rtnetlink.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "ambient/file.h"
-#include "installer/mesh/netlink.h"
+#include "installer/mesh/cgroup.h"
+#include "installer/mesh/netns_address.h"
 
 #define UID_MAX 253	      /* metadata.uid is a UUID; a folder's objects may have anything that is a name */
 #define CGROUP_FILE_MAX 16384 /* v1 has a dozen lines; a longer file is of a process that plays tricks */
@@ -86,85 +70,11 @@ static void scan_clear(struct scan *scan)
 	free(scan->sorted);
 }
 
-/* systemd's unit names have no dashes inside a part: the kubelet writes a uid's as underscores. */
-static int plain(char c)
-{
-	return c == '_' ? '-' : c;
-}
-
-/* Compares the text [token, token + length) with a uid. */
-static int compare_uid(const char *token, size_t length, const char *uid)
-{
-	for (size_t i = 0; i < length; i++) {
-		int order = plain(token[i]) - plain(uid[i]);
-		if (order != 0 || uid[i] == '\0')
-			return order;
-	}
-	return uid[length] == '\0' ? 0 : -1;
-}
-
 static int compare_wishes(const void *a, const void *b, void *data)
 {
 	const struct finder_wish *wishes = data;
 	const char *uid = wishes[*(const size_t *)a].uid;
-	return compare_uid(uid, strlen(uid), wishes[*(const size_t *)b].uid);
-}
-
-/* The uid that a component of a cgroup's path names; its length, 0: none. */
-static size_t component_uid(const char *component, size_t length, const char **ret_uid)
-{
-	size_t end = length;
-	const char *colon = memchr(component, ':', length);
-	if (colon)
-		end = (size_t)(colon - component);
-	const size_t suffix = strlen(".slice");
-	if (end > suffix && memcmp(component + end - suffix, ".slice", suffix) == 0)
-		end -= suffix;
-	for (size_t i = 0; i + strlen("pod") < end; i++) {
-		if ((i == 0 || component[i - 1] == '-') && memcmp(component + i, "pod", strlen("pod")) == 0) {
-			*ret_uid = component + i + strlen("pod");
-			return end - i - strlen("pod");
-		}
-	}
-	return 0;
-}
-
-/* The uid that a line of /proc/PID/cgroup names first: "ID:CONTROLLERS:PATH". */
-static size_t line_uid(const char *line, size_t length, const char **ret_uid)
-{
-	const char *end = line + length;
-	const char *part = memchr(line, '/', length);
-	while (part && part < end) {
-		part++;
-		const char *next = memchr(part, '/', (size_t)(end - part));
-		size_t uid_length = component_uid(part, (size_t)((next ? next : end) - part), ret_uid);
-		if (uid_length > 0)
-			return uid_length;
-		part = next;
-	}
-	return 0;
-}
-
-/* The uid that the file names; 0 where no line names one, or two lines name different pods. */
-static size_t file_uid(const char *text, const char **ret_uid)
-{
-	size_t found = 0;
-	while (*text) {
-		const char *uid;
-		size_t line = strcspn(text, "\n"), length = line_uid(text, line, &uid);
-		if (length > 0 && found == 0) {
-			found = length;
-			*ret_uid = uid;
-		} else if (length > 0) {
-			bool same = length == found;
-			for (size_t i = 0; same && i < length; i++)
-				same = plain(uid[i]) == plain((*ret_uid)[i]);
-			if (!same)
-				return 0;
-		}
-		text += line + (text[line] == '\n');
-	}
-	return found;
+	return cgroup_compare_uid(uid, strlen(uid), wishes[*(const size_t *)b].uid);
 }
 
 /* A process that can't be looked at: it is gone, or not for us to see, which is no error; but a lack of descriptors or memory
@@ -299,14 +209,14 @@ static int look_at_process(struct scan *scan, int proc, const char *number, stru
 	const char *uid = NULL;
 	if (directory < 0 || !read_file(directory, "cgroup", text, sizeof text))
 		return pass_over(errno, error);
-	size_t length = file_uid(text, &uid);
+	size_t length = cgroup_find_uid(text, &uid);
 	if (length == 0 || length > UID_MAX)
 		return 0;
 
 	size_t low = 0, high = scan->wishes_count;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		int order = compare_uid(uid, length, scan->wishes[scan->sorted[middle]].uid);
+		int order = cgroup_compare_uid(uid, length, scan->wishes[scan->sorted[middle]].uid);
 		if (order == 0)
 			return look_at_namespace(scan, scan->sorted[middle], directory, error);
 		if (order < 0)
@@ -375,138 +285,5 @@ int finder_scan(const char *proc_dir, const struct netns_id *host, struct finder
 		    look_at_process(&scan, dirfd(directory), entry->d_name, error) < 0)
 			return -1;
 	choose(&scan);
-	return 0;
-}
-
-struct address_search {
-	const struct pod_address *addresses;
-	size_t count;
-	bool found;
-};
-
-static int match_address(const struct nlmsghdr *header, void *data)
-{
-	struct address_search *search = data;
-	const struct ifaddrmsg *message = mnl_nlmsg_get_payload(header);
-	const struct nlattr *attribute;
-	if (header->nlmsg_type != RTM_NEWADDR || mnl_nlmsg_get_payload_len(header) < sizeof *message)
-		return MNL_CB_OK;
-	size_t length = message->ifa_family == AF_INET ? sizeof(struct in_addr) : sizeof(struct in6_addr);
-	/* IFA_LOCAL is the interface's own where there is a peer, IFA_ADDRESS elsewhere; the peer's is not the pod's. */
-	const struct nlattr *local = NULL, *address = NULL;
-	mnl_attr_for_each (attribute, header, sizeof *message) {
-		if (mnl_attr_get_payload_len(attribute) != length)
-			continue;
-		if (mnl_attr_get_type(attribute) == IFA_LOCAL)
-			local = attribute;
-		else if (mnl_attr_get_type(attribute) == IFA_ADDRESS)
-			address = attribute;
-	}
-	const struct nlattr *own = local ? local : address;
-	for (size_t i = 0; own && i < search->count; i++)
-		if (search->addresses[i].family == message->ifa_family &&
-		    memcmp(mnl_attr_get_payload(own), &search->addresses[i].ipv6, length) == 0)
-			search->found = true;
-	return MNL_CB_OK;
-}
-
-int netns_has_address(int netns, const struct pod_address *addresses, size_t count, struct error *error, bool *ret_has)
-{
-	struct address_search search = { .addresses = addresses, .count = count };
-	cleanup_netlink struct mnl_socket *socket = NULL;
-	char buffer[128] = { 0 };
-	if (netlink_open(netns, NETLINK_ROUTE, error, &socket) < 0)
-		return -1;
-	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
-	request->nlmsg_type = RTM_GETADDR;
-	struct ifaddrmsg *message = mnl_nlmsg_put_extra_header(request, sizeof *message);
-	message->ifa_family = AF_UNSPEC;
-	int number = netlink_dump(socket, request, match_address, NULL, &search);
-	if (number)
-		return error_set(error, number, "cannot read the addresses of a network namespace");
-	*ret_has = search.found;
-	return 0;
-}
-
-/* What follows `prefix` and a slash in `path`; NULL: the path is elsewhere. */
-static const char *below(const char *path, const char *prefix)
-{
-	size_t length = strlen(prefix);
-	while (length > 1 && prefix[length - 1] == '/')
-		length--;
-	if (length == 0 || strncmp(path, prefix, length) != 0 || path[length] != '/')
-		return NULL;
-	return path + length + 1;
-}
-
-static bool goes_up(const char *path)
-{
-	for (const char *part = path; part; part = strchr(part, '/')) {
-		part += *part == '/';
-		if (strncmp(part, "..", 2) == 0 && (part[2] == '/' || part[2] == '\0'))
-			return true;
-	}
-	return false;
-}
-
-static int open_in_directory(const char *directory, const char *name, struct error *error, int *ret_netns)
-{
-	cleanup_free char *path = NULL;
-	if (file_join(directory, name, error, &path) < 0)
-		return -1;
-	return netns_open(path, error, ret_netns);
-}
-
-/* Symbolic links are followed as the host's processes would: its /var/run is often an absolute link to /run. */
-static int open_below_host_root(const char *path, const char *proc_dir, struct error *error, int *ret_netns)
-{
-	cleanup_free char *root_path = NULL;
-	if (file_join(proc_dir, "1/root", error, &root_path) < 0)
-		return -1;
-	cleanup_close int root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return netns_open(path, error, ret_netns);
-	struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, .resolve = RESOLVE_IN_ROOT };
-	cleanup_close int netns = (int)syscall(SYS_openat2, root, path, &how, sizeof how);
-	if (netns < 0 && errno == ENOSYS) {
-		/* Before Linux 5.6: an absolute link on the way leads astray, which ends as a path that is not there. */
-		return open_in_directory(root_path, path + 1, error, ret_netns);
-	}
-	if (netns < 0)
-		return error_set(error, errno, "cannot open network namespace %s on the host", path);
-	if (netns_check(netns, error) < 0)
-		return error_wrap(error, "cannot use %s on the host as a network namespace", path);
-	*ret_netns = steal_fd(&netns);
-	return 0;
-}
-
-int finder_open_path(const char *path, const char *proc_dir, const char *netns_dir, const struct netns_id *host,
-		     struct error *error, int *ret_netns)
-{
-	cleanup_close int netns = -1;
-	struct netns_id id = { 0 };
-	const char *name;
-	int opened;
-
-	if (path[0] == '\0' || goes_up(path))
-		return error_say(error, EINVAL,
-				 "\"%s\" is no path of a network namespace: expected a name or an absolute path "
-				 "without \"..\"",
-				 path);
-	if (path[0] != '/')
-		opened = open_in_directory(netns_dir, path, error, &netns);
-	else if (below(path, netns_dir))
-		opened = netns_open(path, error, &netns);
-	else if ((name = below(path, "/var/run/netns")) || (name = below(path, "/run/netns")))
-		opened = open_in_directory(netns_dir, name, error, &netns);
-	else if ((name = below(path, "/proc")))
-		opened = open_in_directory(proc_dir, name, error, &netns);
-	else
-		opened = open_below_host_root(path, proc_dir, error, &netns);
-	if (opened < 0 || netns_identify(netns, error, &id) < 0)
-		return -1;
-	if (netns_id_equal(id, *host))
-		return error_say(error, EPERM, "network namespace %s is the host's own", path);
-	*ret_netns = steal_fd(&netns);
 	return 0;
 }

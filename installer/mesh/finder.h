@@ -1,4 +1,4 @@
-/* Finding the network namespace of a pod that runs: among the host's processes, or at a path that somebody gave.
+/* Finding the network namespace of a pod that runs, among the host's processes.
  *
  * A remembered namespace (ambient/attachment.h) is better where there is one; this is for pods that nobody remembers. */
 #ifndef AMBIENT_INSTALLER_MESH_FINDER_H
@@ -39,20 +39,5 @@ struct finder_wish {
  * blocks for as long as that takes (about 20 us a process). */
 int finder_scan(const char *proc_dir, const struct netns_id *host, struct finder_wish *wishes, size_t count,
 		struct error *error);
-
-/* Opens the namespace that the annotation ambient-cni.io/netns names, as the host sees the path:
- *
- *   NAME, /run/netns/NAME, /var/run/netns/NAME   in `netns_dir`; so is a path that begins with `netns_dir` itself
- *   /proc/PID/ns/net                             in `proc_dir`
- *   any other absolute path                      below `proc_dir`/1/root, symbolic links resolved there; where that can't be
- *                                                looked at (no host's processes to see), as it stands
- *
- * "..", a path that is no network namespace (EINVAL) and the host's own (EPERM) are refused. The annotation is to be trusted
- * only from a source that the node's administrator writes. */
-int finder_open_path(const char *path, const char *proc_dir, const char *netns_dir, const struct netns_id *host,
-		     struct error *error, int *ret_netns);
-
-/* Whether one of the addresses is configured in the namespace, on any interface. */
-int netns_has_address(int netns, const struct pod_address *addresses, size_t count, struct error *error, bool *ret_has);
 
 #endif

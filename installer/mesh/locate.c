@@ -7,6 +7,7 @@
 
 #include "ambient/cleanup.h"
 #include "installer/mesh/finder.h"
+#include "installer/mesh/netns_path.h"
 #include "installer/mesh/state.h"
 
 /* A scan of a busy node's processes costs some ten milliseconds. */
@@ -69,7 +70,7 @@ static void hold_named(struct mesh_pod *pod, const char *path)
 	const struct mesh *mesh = pod->mesh;
 	struct error error = { 0 };
 	cleanup_close int netns = -1;
-	if (finder_open_path(path, mesh->settings.proc_dir, mesh->settings.netns_dir, &mesh->host, &error, &netns) < 0) {
+	if (netns_path_open(path, mesh->settings.proc_dir, mesh->settings.netns_dir, &mesh->host, &error, &netns) < 0) {
 		error_wrap(&error, "annotation " ANNOTATION_NETNS "=%s", path);
 		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
 		return;

@@ -12,7 +12,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
-#include "installer/mesh/finder.h"
+#include "installer/mesh/netns_path.h"
 #include "installer/mesh/state.h"
 
 #define CLOSE_AFTER 1.0
@@ -139,7 +139,7 @@ int sandbox_open_path(const struct mesh *mesh, const char *path, struct netns_id
 	cleanup_close int netns = -1;
 	struct netns_id id = { 0 };
 	/* A path as the runtime sees it; the agent may see the host's folders elsewhere. */
-	if (finder_open_path(path, settings->proc_dir, settings->netns_dir, &mesh->host, error, &netns) < 0 ||
+	if (netns_path_open(path, settings->proc_dir, settings->netns_dir, &mesh->host, error, &netns) < 0 ||
 	    netns_identify(netns, error, &id) < 0)
 		return -1;
 	if (!netns_id_equal(id, expected))

@@ -17,6 +17,8 @@
 
 #include "ambient/cleanup.h"
 #include "installer/mesh/finder.h"
+#include "installer/mesh/netns_address.h"
+#include "installer/mesh/netns_path.h"
 
 #define UID_A "3c1e6c1a-9f54-4b8e-8d8c-0a1b2c3d4e5f"
 #define UID_A_SYSTEMD "3c1e6c1a_9f54_4b8e_8d8c_0a1b2c3d4e5f"
@@ -456,7 +458,7 @@ static void assert_path(const char *path, const char *netns_dir, const struct ne
 	struct error error = { 0 };
 	struct netns_id id;
 	int netns = -1;
-	if (finder_open_path(path, world.proc, netns_dir, &world.host, &error, &netns) < 0)
+	if (netns_path_open(path, world.proc, netns_dir, &world.host, &error, &netns) < 0)
 		fail_msg("%s", error.message);
 	assert_int_equal(netns_identify(netns, NULL, &id), 0);
 	assert_int_equal(id.inode, expected->inode);
@@ -467,7 +469,7 @@ static void assert_refused(const char *path, const char *netns_dir, int number, 
 {
 	struct error error = { 0 };
 	int netns = -1;
-	assert_int_equal(finder_open_path(path, world.proc, netns_dir, &world.host, &error, &netns), -1);
+	assert_int_equal(netns_path_open(path, world.proc, netns_dir, &world.host, &error, &netns), -1);
 	assert_int_equal(netns, -1);
 	assert_int_equal(error.number, number);
 	if (!strstr(error.message, words))
