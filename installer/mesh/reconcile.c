@@ -447,6 +447,8 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 	struct mesh *mesh = data;
 	struct mesh_pod *pod;
 	size_t count = 0;
+	/* It was the predecessor's, which stopped before it let go of it. */
+	mesh_recall_late(mesh);
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
 		struct error error = { 0 };

@@ -259,6 +259,35 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 	return 0;
 }
 
+/* During an upgrade the predecessor serves plugins until our sockets stand: what it brought in after we read its state. */
+static int recall_late(void *data, struct attachment *attachment, struct error *error)
+{
+	struct mesh *mesh = data;
+	struct error problem = { 0 };
+	(void)error;
+	if (!attachment->is_enrolled || !attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
+		return 0;
+	struct mesh_pod *pod =
+		mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, attachment->pod_uid);
+	if (!pod || !pod->decision.wanted || pod->arrival || pod->is_torn_down || sandbox_is_held(&pod->sandbox) ||
+	    !leads_there(mesh, attachment->netns_path, attachment->netns))
+		return 0;
+	pod->is_attachment_stale = true;
+	if (sandbox_remember(pod, attachment) < 0 || sandbox_reopen(pod, &problem) < 0)
+		mesh_log(pod, LOG_LEVEL_WARN, "namespace", "%s", problem.message[0] ? problem.message : "no memory");
+	else if (pod->sandbox.standing != REDIRECT_STANDING_NOTHING)
+		pod->was_accepted = true;
+	mesh_queue(pod);
+	return 0;
+}
+
+void mesh_recall_late(struct mesh *mesh)
+{
+	struct error error = { 0 };
+	if (attachment_list(mesh->settings.run_dir, recall_late, NULL, mesh, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+}
+
 static void report_corrupt(void *data, const char *message)
 {
 	const struct mesh *mesh = data;

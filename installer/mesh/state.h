@@ -291,6 +291,8 @@ void mesh_remember_outside(struct mesh *mesh);
 void mesh_save(evutil_socket_t fd, short what, void *data);
 /* Reads what an earlier run left. */
 void mesh_recall(struct mesh *mesh);
+/* Holds pods of the mesh whose ADD another agent answered after that. */
+void mesh_recall_late(struct mesh *mesh);
 
 /* arrival.c */
 /* Something changed that ADDs may be waiting for. */

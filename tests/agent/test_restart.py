@@ -220,3 +220,32 @@ def test_the_runtimes_paths_are_found_where_the_agent_sees_them(node):
     node.leave()
     pod.exit()
     other.exit()
+
+
+def test_an_add_that_the_predecessor_answered_after_its_state_was_read(node):
+    """The successor has read attachments and the kubelet has not told the pod's address yet, when the predecessor brings one more
+    pod in. The tunnel, which then comes over, must be told of it before the snapshot's end: else it closes the listeners that the
+    pod's first packets are redirected to."""
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=True)
+    runtime.add(pod)
+    handles = pod.handles()
+    node.tunnel.stop()
+    node.kill()
+    aside = node.folder / "aside"
+    (node.run_dir / "attachments").rename(aside)
+    (node.run_dir / "enrolled.json").unlink()
+    node.start()
+    eventually(lambda: pod.key in node.pods())
+    shutil.rmtree(node.run_dir / "attachments", ignore_errors=True)
+    aside.rename(node.run_dir / "attachments")
+    node.connect()
+    node.tunnel.wait(lambda: node.tunnel.is_ready)
+    requests = [kind for kind, uid in node.tunnel.requests if uid == pod.uid or "snapshot" in kind]
+    assert requests[:1] == ["add"], node.tunnel.requests
+    pod.enter()
+    assert pod.handles() == handles
+    runtime.check(pod)
+    runtime.delete(pod)
+    pod.exit()
