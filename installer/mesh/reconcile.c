@@ -307,6 +307,11 @@ static void release(struct mesh_pod *pod)
 	struct error error = { 0 };
 	if (pod->is_stranded)
 		return;
+	double wait = mesh_mirror_wait(pod);
+	if (wait > 0) {
+		mesh_queue_after(pod, wait);
+		return;
+	}
 	if (sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING && !pod->is_releasing) {
 		pod->is_releasing = true;
 		pod->since = time(NULL);
@@ -369,6 +374,8 @@ void mesh_reconcile(struct mesh_pod *pod)
 	/* Until the plugin has reported, the namespace is its own; then the arrival takes the steps. */
 	if (mesh->is_stopped || pod->arrival)
 		return;
+	if (pod->is_missed)
+		mesh_missed_read(pod);
 	bool is_kept = pod->is_remembered && !mesh_is_listed(mesh);
 	if (!mesh_is_listed(mesh) && !is_kept)
 		return;

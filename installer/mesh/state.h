@@ -61,6 +61,10 @@ struct mesh_pod {
 	/* As the source has it. */
 	struct pod *object; /* NULL: not (yet, or any more) */
 	bool is_listed;	    /* named in the list that is under way */
+	bool is_missed;	    /* not named in the last one, which may be older than the ADD that was under way */
+	struct source_request *missed_request;
+	double gone_at;	   /* when the source let go of it; 0: it did not */
+	char *static_hash; /* config.hash of a static pod's mirror, which outlives the object; NULL: it is none. Owned */
 	/* Names that outlive the object; owned. */
 	char *name, *namespace_name, *service_account;
 
@@ -182,6 +186,8 @@ struct mesh_namespace *mesh_find_namespace(const struct mesh *mesh, const char *
 /* A pod that only its names are known of. NULL: no memory. */
 struct mesh_pod *mesh_add_pod(struct mesh *mesh, const char *uid, const char *namespace_name, const char *name,
 			      const char *service_account);
+/* The source has it no more. */
+void mesh_pod_is_gone(struct mesh_pod *pod);
 /* Takes the object. */
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod);
 void mesh_forget_pod(struct mesh_pod *pod);
@@ -195,6 +201,18 @@ bool mesh_is_listed(const struct mesh *mesh);
 /* Decides anew from labels and settings. */
 void mesh_decide(struct mesh_pod *pod);
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count);
+
+/* mirror.c */
+/* A pod was put: a mirror takes over what is known and held of its static pod's sandbox. */
+void mesh_mirror_seen(struct mesh_pod *pod);
+/* Seconds for which a mirror pod that is gone is not released, since it may come again; 0: none. */
+double mesh_mirror_wait(const struct mesh_pod *pod);
+
+/* missed.c */
+/* Reads the pod, which the last list did not name, from the source. */
+void mesh_missed_read(struct mesh_pod *pod);
+/* It is known now whether it is there. */
+void mesh_missed_is_over(struct mesh_pod *pod);
 
 /* mesh.c */
 void mesh_queue(struct mesh_pod *pod);

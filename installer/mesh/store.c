@@ -118,6 +118,7 @@ void mesh_forget_pod(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
 	mesh_annotation_cancel(pod);
+	mesh_missed_is_over(pod);
 	sandbox_forget(pod);
 	if (pod->is_queued)
 		TAILQ_REMOVE(&mesh->queue, pod, queue);
@@ -136,6 +137,7 @@ void mesh_forget_pod(struct mesh_pod *pod)
 	free(pod->namespace_name);
 	free(pod->name);
 	free(pod->service_account);
+	free(pod->static_hash);
 	free(pod);
 }
 
@@ -184,26 +186,6 @@ void mesh_decide(struct mesh_pod *pod)
 	mesh_queue(pod);
 }
 
-/* Before its mirror pod is known, a static pod's sandbox is remembered by its config.hash. */
-static void adopt_sandbox(struct mesh_pod *pod)
-{
-	const char *hash = labels_get(&pod->object->annotations, ANNOTATION_STATIC_POD_UID);
-	struct mesh_pod *twin = hash ? mesh_find_pod(pod->mesh, hash) : NULL;
-	if (!twin || twin == pod || twin->object || twin->arrival)
-		return;
-	sandbox_let_go(twin);
-	if (twin->tunnel != POD_TUNNEL_UNKNOWN)
-		tunnel_delete(pod->mesh->tunnel, twin->uid, NULL);
-	if (!sandbox_is_held(&pod->sandbox) && !pod->sandbox.container_id) {
-		sandbox_forget(pod);
-		pod->sandbox = twin->sandbox;
-		pod->sandbox.is_looked_at = false;
-		pod->is_attachment_stale = twin->is_attachment_stale;
-		twin->sandbox = (struct sandbox){ .netns = -1 };
-	}
-	mesh_forget_pod(twin);
-}
-
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod)
 {
 	struct pod *put = *object;
@@ -217,7 +199,8 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
 	pod->is_listed = true;
-	adopt_sandbox(pod);
+	mesh_missed_is_over(pod);
+	mesh_mirror_seen(pod);
 	mesh_annotation_seen(pod);
 	mesh_decide(pod);
 	if (ret_pod)
@@ -332,10 +315,13 @@ void mesh_put(void *data, enum source_kind kind, const cJSON *object)
 		mesh_arrivals_look(mesh);
 }
 
-static void pod_is_gone(struct mesh_pod *pod)
+void mesh_pod_is_gone(struct mesh_pod *pod)
 {
 	pod->mesh->settings.metrics->changes[METRICS_CHANGE_DELETE] += pod->object != NULL;
+	mesh_missed_is_over(pod);
 	mesh_annotation_cancel(pod);
+	if (pod->object)
+		pod->gone_at = mesh_now();
 	pod_free(pod->object);
 	pod->object = NULL;
 	pod->decision = (struct selection_decision){ .reason = "the pod is gone" };
@@ -351,7 +337,7 @@ void mesh_gone(void *data, enum source_kind kind, const cJSON *object)
 	if (kind == SOURCE_POD) {
 		struct mesh_pod *pod = uid ? mesh_find_pod(mesh, uid) : NULL;
 		if (pod)
-			pod_is_gone(pod);
+			mesh_pod_is_gone(pod);
 		return;
 	}
 	struct mesh_namespace *entry = name ? mesh_find_namespace(mesh, name) : NULL;
@@ -392,9 +378,11 @@ static void sweep_pods(struct mesh *mesh)
 		if (pod->is_listed)
 			continue;
 		/* A pod whose ADD is under way was read by itself, maybe after this list was made. */
-		if (pod->arrival)
+		if (pod->arrival) {
+			pod->is_missed = true;
 			continue;
-		pod_is_gone(pod);
+		}
+		mesh_pod_is_gone(pod);
 	}
 }
 

@@ -4,6 +4,8 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 from .cni import Runtime
 from .node import INSTALLER, eventually
 
@@ -106,6 +108,83 @@ def test_a_static_pod_survives_a_restart(node):
     runtime.check(pod)
     runtime.delete(pod)
     eventually(lambda: not node.tunnel.workloads and not node.probes())
+
+
+def mirror_of(pod, uid):
+    mirror = pod.object()
+    mirror["metadata"]["uid"] = uid
+    return mirror
+
+
+@pytest.mark.parametrize("moment", ["at once", "later"])
+def test_a_static_pods_mirror_that_is_deleted_comes_again(node, moment):
+    """kubectl delete pod on a mirror ends nothing: the pod runs on, and the kubelet makes another mirror. Its redirection stays as
+    it is, and the tunnel takes the new uid before it lets go of the old one."""
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(show=False, starts=True)
+    first, second, pod.uid = pod.uid, "00000000-0000-4000-8000-00000000beef", "0123456789abcdef0123456789abcdef"
+    pod.annotations["kubernetes.io/config.hash"] = pod.uid
+    node.write(f"pod-{pod.number}.json", mirror_of(pod, first))
+    eventually(lambda: pod.key in node.pods())
+    runtime.add(pod)
+    handles = pod.handles()
+    if moment == "later":
+        pod.hide()
+        time.sleep(1)
+        assert pod.redirects() and first in node.tunnel.workloads
+    node.write(f"pod-{pod.number}.json", mirror_of(pod, second))
+    node.tunnel.wait(lambda: list(node.tunnel.workloads) == [second])
+    assert [request for request in node.tunnel.requests if request[0] in ("add", "delete")] == [
+        ("add", first), ("add", second), ("delete", first)]
+    eventually(lambda: pod.view()["state"] == "enabled" and pod.view()["uid"] == second)
+    assert pod.handles() == handles and pod.is_probed()
+    runtime.check(pod)
+    # It is the new one's: a restart knows it, and it goes with its DEL.
+    eventually(lambda: node.enrolled() == {second})
+    node.kill()
+    node.start()
+    eventually(lambda: (pod.view() or {}).get("state") == "enabled", what=node.log)
+    assert pod.handles() == handles
+    runtime.delete(pod)
+    eventually(lambda: not node.tunnel.workloads and not node.probes())
+
+
+def test_a_static_pods_mirror_that_is_gone_for_good(node):
+    node.join()
+    pod = node.pod(show=False)
+    pod.annotations["kubernetes.io/config.hash"] = "0123456789abcdef0123456789abcdef"
+    pod.show().enter()
+    pod.hide()
+    time.sleep(0.5)
+    assert pod.redirects()
+    pod.exit()
+
+
+def test_a_pod_that_goes_while_its_add_is_under_way_and_the_list_is_made_anew(new_cluster):
+    """No watch says that it is gone: without a look it would be there for ever."""
+    cluster = new_cluster()
+    runtime = Runtime(cluster)
+    cluster.join()
+    pod, other = cluster.pod(starts=True), cluster.pod(starts=True)
+    eventually(lambda: len(cluster.pods()) == 2)
+    cluster.tunnel.hold(True)
+    processes = [runtime.start("ADD", each, config={"timeoutSeconds": 20}) for each in (pod, other)]
+    eventually(lambda: pod.redirects() and other.redirects())
+    cluster.stop_api()
+    pod.hide()
+    cluster.api.compact()
+    before = len(cluster.api.requests)
+    cluster.start_api()
+    eventually(lambda: any("/pods?" in path and "resourceVersionMatch" in path and status == 200
+                           for _, path, status in cluster.api.requests[before:]), what=lambda: cluster.api.requests[before:])
+    time.sleep(0.5)
+    cluster.tunnel.hold(False)
+    for process in processes:
+        runtime.finish(process)
+    eventually(lambda: pod.key not in cluster.pods(), what=cluster.log)
+    assert other.key in cluster.pods() and other.uid in cluster.tunnel.workloads
+    pod.exit()
 
 
 def test_a_second_interface_that_fails_takes_nothing_away(node):
