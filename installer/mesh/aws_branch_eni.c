@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdint.h>
@@ -26,6 +25,7 @@
 #include "ambient/file.h"
 #include "ambient/netns.h"
 #include "installer/mesh/netlink.h"
+#include "installer/mesh/policy_rule.h"
 
 #define TO_POD_PRIORITY 512
 #define OUR_PROTOCOL 172 /* free in iproute2's rt_protos */
@@ -36,37 +36,9 @@ struct aws_branch_eni {
 	int netns; /* -1: our own */
 };
 
-struct policy_rule {
-	uint32_t priority, table;
-	uint8_t protocol, destination_length;
-	struct in6_addr destination;
-	char interface[IFNAMSIZ]; /* empty: any */
-	bool is_detached;	  /* no interface of that name */
-	bool is_plain;		  /* no selector but these */
-};
-
-struct policy_rules {
-	int family;
-	struct policy_rule *items;
-	size_t count;
-};
-
-static void policy_rules_clear(struct policy_rules *rules)
-{
-	free(rules->items);
-	rules->items = NULL;
-	rules->count = 0;
-}
-#define cleanup_policy_rules __attribute__((cleanup(policy_rules_clear)))
-
-static uint8_t address_length(int family)
-{
-	return family == AF_INET6 ? sizeof(struct in6_addr) : sizeof(struct in_addr);
-}
-
 static uint8_t host_prefix(int family)
 {
-	return (uint8_t)(address_length(family) * 8);
+	return (uint8_t)(policy_rule_address_length(family) * 8);
 }
 
 int aws_branch_eni_open(int netns, struct error *error, struct aws_branch_eni **ret_eni)
@@ -113,87 +85,12 @@ static int is_possible(const struct aws_branch_eni *eni, struct error *error, bo
 	return 0;
 }
 
-static int keep_rule(const struct nlmsghdr *header, void *data)
-{
-	struct policy_rules *rules = data;
-	const struct fib_rule_hdr *message = mnl_nlmsg_get_payload(header);
-	const struct nlattr *attribute;
-	if (header->nlmsg_type != RTM_NEWRULE || mnl_nlmsg_get_payload_len(header) < sizeof *message ||
-	    message->family != rules->family || message->action != FR_ACT_TO_TBL)
-		return MNL_CB_OK;
-	struct policy_rule rule = {
-		.table = message->table,
-		.destination_length = message->dst_len,
-		.is_detached = message->flags & FIB_RULE_IIF_DETACHED,
-		.is_plain = message->src_len == 0 && message->tos == 0 && !(message->flags & FIB_RULE_INVERT),
-	};
-	mnl_attr_for_each (attribute, header, sizeof *message) {
-		uint16_t length = mnl_attr_get_payload_len(attribute);
-		switch (mnl_attr_get_type(attribute)) {
-		case FRA_PRIORITY:
-			rule.priority = length == sizeof(uint32_t) ? mnl_attr_get_u32(attribute) : 0;
-			break;
-		case FRA_TABLE:
-			rule.table = length == sizeof(uint32_t) ? mnl_attr_get_u32(attribute) : 0;
-			break;
-		case FRA_PROTOCOL:
-			rule.protocol = length == sizeof(uint8_t) ? mnl_attr_get_u8(attribute) : 0;
-			break;
-		case FRA_DST:
-			if (length <= sizeof rule.destination)
-				memcpy(&rule.destination, mnl_attr_get_payload(attribute), length);
-			break;
-		case FRA_IIFNAME:
-			if (mnl_attr_validate(attribute, MNL_TYPE_NUL_STRING) == 0)
-				snprintf(rule.interface, sizeof rule.interface, "%s", mnl_attr_get_str(attribute));
-			break;
-		case FRA_FWMARK:
-		case FRA_OIFNAME:
-		case FRA_UID_RANGE:
-		case FRA_IP_PROTO:
-		case FRA_SPORT_RANGE:
-		case FRA_DPORT_RANGE:
-			rule.is_plain = false;
-			break;
-		default:
-			break;
-		}
-	}
-	struct policy_rule *grown = reallocarray(rules->items, rules->count + 1, sizeof *grown);
-	if (!grown)
-		return MNL_CB_ERROR;
-	rules->items = grown;
-	rules->items[rules->count++] = rule;
-	return MNL_CB_OK;
-}
-
-static void keep_rules_again(void *data)
-{
-	policy_rules_clear(data);
-}
-
-/* The kernel's rules of a family; none where the kernel has no such family. */
-static int read_rules(struct aws_branch_eni *eni, int family, struct error *error, struct policy_rules *rules)
-{
-	char buffer[128] = { 0 };
-	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
-	request->nlmsg_type = RTM_GETRULE;
-	struct fib_rule_hdr *message = mnl_nlmsg_put_extra_header(request, sizeof *message);
-	message->family = (uint8_t)family;
-	policy_rules_clear(rules);
-	rules->family = family;
-	int number = netlink_dump(eni->netlink, request, keep_rule, keep_rules_again, rules);
-	if (number == EAFNOSUPPORT || number == EOPNOTSUPP)
-		return 0;
-	return number ? error_set(error, number, "cannot read the host's policy rules") : 0;
-}
-
 /* `to ADDRESS lookup TABLE` at our priority. */
 static bool leads_to(const struct policy_rules *rules, const struct policy_rule *rule, const struct pod_address *address)
 {
 	return rule->priority == TO_POD_PRIORITY && rule->is_plain && rule->interface[0] == '\0' &&
 	       rule->destination_length == host_prefix(rules->family) && rule->table != RT_TABLE_MAIN &&
-	       memcmp(&rule->destination, &address->ipv6, address_length(rules->family)) == 0;
+	       memcmp(&rule->destination, &address->ipv6, policy_rule_address_length(rules->family)) == 0;
 }
 
 /* `iif INTERFACE lookup` a table that is the provider's. */
@@ -246,7 +143,7 @@ static int look_at_route(const struct nlmsghdr *header, void *data)
 			table = mnl_attr_get_u32(attribute);
 		else if (mnl_attr_get_type(attribute) == RTA_OIF && length == sizeof index)
 			index = mnl_attr_get_u32(attribute);
-		else if (mnl_attr_get_type(attribute) == RTA_DST && length == address_length(family))
+		else if (mnl_attr_get_type(attribute) == RTA_DST && length == policy_rule_address_length(family))
 			is_pods = memcmp(mnl_attr_get_payload(attribute), &branch->address->ipv6, length) == 0;
 	}
 	if (is_pods && index != 0 && !branch->provider)
@@ -288,54 +185,6 @@ static int find_provider(struct aws_branch_eni *eni, const struct policy_rules *
 	return 0;
 }
 
-/* ip rule (add|del) [to ADDRESS] [iif INTERFACE] lookup TABLE pref PRIORITY. Adding what is there, and removing what is not, is
- * no error. */
-static int change_rule(struct aws_branch_eni *eni, uint16_t type, int family, const struct policy_rule *rule,
-		       struct error *error)
-{
-	char buffer[256] = { 0 };
-	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
-	request->nlmsg_type = type;
-	request->nlmsg_flags = type == RTM_NEWRULE ? NLM_F_CREATE | NLM_F_EXCL : 0;
-	struct fib_rule_hdr *message = mnl_nlmsg_put_extra_header(request, sizeof *message);
-	message->family = (uint8_t)family;
-	message->action = FR_ACT_TO_TBL;
-	message->dst_len = rule->destination_length;
-	message->table = rule->table <= UINT8_MAX ? (uint8_t)rule->table : RT_TABLE_UNSPEC;
-	mnl_attr_put_u32(request, FRA_TABLE, rule->table);
-	mnl_attr_put_u32(request, FRA_PRIORITY, rule->priority);
-	if (rule->protocol)
-		mnl_attr_put_u8(request, FRA_PROTOCOL, rule->protocol);
-	if (rule->destination_length)
-		mnl_attr_put(request, FRA_DST, address_length(family), &rule->destination);
-	if (rule->interface[0] != '\0')
-		mnl_attr_put_strz(request, FRA_IIFNAME, rule->interface);
-	int number = netlink_request(eni->netlink, request);
-	if (number == 0 || number == (type == RTM_NEWRULE ? EEXIST : ENOENT))
-		return 0;
-	return error_set(error, number, "cannot %s the host's rule of preference %u for a branch interface",
-			 type == RTM_NEWRULE ? "add" : "remove", rule->priority);
-}
-
-static bool has_rule(const struct policy_rules *rules, const struct policy_rule *rule)
-{
-	for (size_t i = 0; i < rules->count; i++) {
-		const struct policy_rule *other = &rules->items[i];
-		if (other->is_plain && other->priority == rule->priority && other->table == rule->table &&
-		    other->destination_length == rule->destination_length &&
-		    memcmp(&other->destination, &rule->destination, sizeof rule->destination) == 0 &&
-		    strcmp(other->interface, rule->interface) == 0)
-			return true;
-	}
-	return false;
-}
-
-static int add_rule(struct aws_branch_eni *eni, const struct policy_rules *rules, const struct policy_rule *rule,
-		    struct error *error)
-{
-	return has_rule(rules, rule) ? 0 : change_rule(eni, RTM_NEWRULE, rules->family, rule, error);
-}
-
 static int add_address(struct aws_branch_eni *eni, const struct policy_rules *rules, const struct pod_address *address,
 		       struct error *error, bool *applies)
 {
@@ -350,18 +199,19 @@ static int add_address(struct aws_branch_eni *eni, const struct policy_rules *ru
 	for (size_t i = 0; i < rules->count; i++)
 		if (leads_to(rules, &rules->items[i], address) && rules->items[i].table != provider->table &&
 		    rules->items[i].protocol == OUR_PROTOCOL &&
-		    change_rule(eni, RTM_DELRULE, rules->family, &rules->items[i], error) < 0)
+		    policy_rules_remove(eni->netlink, rules->family, &rules->items[i], error) < 0)
 			return -1;
 	struct policy_rule to_pod = { .priority = TO_POD_PRIORITY,
 				      .table = provider->table,
 				      .protocol = OUR_PROTOCOL,
 				      .destination_length = host_prefix(rules->family) };
-	memcpy(&to_pod.destination, &address->ipv6, address_length(rules->family));
+	memcpy(&to_pod.destination, &address->ipv6, policy_rule_address_length(rules->family));
 	struct policy_rule way_back = { .priority = provider->priority - 1, .table = RT_TABLE_LOCAL, .protocol = OUR_PROTOCOL };
 	memcpy(way_back.interface, provider->interface, sizeof way_back.interface);
 	/* The way back first: a probe that has none would hang. */
-	if (add_rule(eni, rules, &way_back, error) < 0 || add_rule(eni, rules, &to_pod, error) < 0)
-		return -1;
+	if (policy_rules_add(eni->netlink, rules, &way_back, error) < 0 ||
+	    policy_rules_add(eni->netlink, rules, &to_pod, error) < 0)
+		return error_wrap(error, "for a pod with a branch interface");
 	return 0;
 }
 
@@ -379,7 +229,7 @@ int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *add
 		for (size_t j = 0; j < count; j++) {
 			if (addresses[j].family != families[i])
 				continue;
-			if (!is_read && read_rules(eni, families[i], error, &rules) < 0)
+			if (!is_read && policy_rules_read(eni->netlink, families[i], error, &rules) < 0)
 				return -1;
 			is_read = true;
 			if (add_address(eni, &rules, &addresses[j], error, &applies) < 0)
@@ -398,8 +248,8 @@ static int remove_rules(struct aws_branch_eni *eni, const struct policy_rules *r
 {
 	for (size_t i = 0; i < rules->count; i++)
 		if (picks(rules, &rules->items[i], data) &&
-		    change_rule(eni, RTM_DELRULE, rules->family, &rules->items[i], error) < 0)
-			return -1;
+		    policy_rules_remove(eni->netlink, rules->family, &rules->items[i], error) < 0)
+			return error_wrap(error, "for a pod with a branch interface");
 	return 0;
 }
 
@@ -435,7 +285,7 @@ int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *
 			const struct policy_rule *provider = NULL;
 			if (addresses[j].family != families[i])
 				continue;
-			if (!is_read && read_rules(eni, families[i], error, &rules) < 0)
+			if (!is_read && policy_rules_read(eni->netlink, families[i], error, &rules) < 0)
 				return -1;
 			is_read = true;
 			/* No probe may be led into the table any more before its way back goes. */
@@ -458,7 +308,7 @@ static bool picks_orphan(const struct policy_rules *rules, const struct policy_r
 {
 	const struct prune *prune = data;
 	struct pod_address address = { .family = rules->family };
-	memcpy(&address.ipv6, &rule->destination, address_length(rules->family));
+	memcpy(&address.ipv6, &rule->destination, policy_rule_address_length(rules->family));
 	return rule->protocol == OUR_PROTOCOL && leads_to(rules, rule, &address) && !prune->is_enrolled(prune->data, &address);
 }
 
@@ -485,9 +335,9 @@ int aws_branch_eni_prune(struct aws_branch_eni *eni, bool (*is_enrolled)(void *d
 	const struct prune prune = { .is_enrolled = is_enrolled, .data = data };
 	for (size_t i = 0; i < 2; i++) {
 		cleanup_policy_rules struct policy_rules rules = { 0 };
-		if (read_rules(eni, families[i], error, &rules) < 0 ||
+		if (policy_rules_read(eni->netlink, families[i], error, &rules) < 0 ||
 		    remove_rules(eni, &rules, picks_orphan, &prune, error) < 0 ||
-		    read_rules(eni, families[i], error, &rules) < 0 ||
+		    policy_rules_read(eni->netlink, families[i], error, &rules) < 0 ||
 		    remove_rules(eni, &rules, picks_idle_way_back, NULL, error) < 0)
 			return -1;
 	}
@@ -498,7 +348,8 @@ int aws_branch_eni_remove_all(struct aws_branch_eni *eni, struct error *error)
 {
 	for (size_t i = 0; i < 2; i++) {
 		cleanup_policy_rules struct policy_rules rules = { 0 };
-		if (read_rules(eni, families[i], error, &rules) < 0 || remove_rules(eni, &rules, picks_ours, NULL, error) < 0)
+		if (policy_rules_read(eni->netlink, families[i], error, &rules) < 0 ||
+		    remove_rules(eni, &rules, picks_ours, NULL, error) < 0)
 			return -1;
 	}
 	return 0;
