@@ -1,9 +1,8 @@
 /* See probe_set.h.
  *
- * Two indexes: entries by address, which know the pod that owns them and whether the kernel has them, and owners by uid, which
- * know the addresses that they claimed. What should be in the kernel and is not, or the other way round, is the next
- * transaction. It is valid only for the generation of the ruleset in which that knowledge was true: when anybody committed
- * meanwhile, the kernel refuses at once, we look again, and nothing is sent that would fail.
+ * What should be in the kernel and is not, or the other way round (probe_index.h), is the next transaction. It is valid only
+ * for the generation of the ruleset in which that knowledge was true: when anybody committed meanwhile, the kernel refuses at
+ * once, we look again, and nothing is sent that would fail.
  *
  * Somebody who commits something elsewhere costs a look at our table, at most every 20 ms. Somebody who changes our table each
  * time we put it right is met more and more slowly, up to once a second. */
@@ -11,37 +10,22 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ambient/cleanup.h"
 #include "ambient/clock.h"
 #include "ambient/netns.h"
 #include "ambient/nft.h"
 #include "installer/mesh/drift.h"
+#include "installer/mesh/probe_index.h"
 #include "installer/mesh/probe_rules.h"
 
 #define COMMIT_ATTEMPTS 32
 #define PAUSE_MIN_MS 20
 #define PAUSE_MAX_MS 1000
 #define CALM_MS 5000 /* so long without a repair and the pause is short again */
-
-struct probe_owner {
-	char *uid;
-	struct pod_address *addresses; /* what it claimed; another pod may have taken some */
-	size_t addresses_count;
-};
-
-struct probe_entry {
-	struct pod_address address;
-	struct probe_owner *owner; /* NULL: nobody's */
-	bool is_adopted;	   /* found in the kernel at start, or before the first list was complete */
-	bool in_kernel;
-	bool is_seen; /* by the look that runs */
-};
 
 struct probe_set {
 	struct event_base *base;
@@ -52,173 +36,16 @@ struct probe_set {
 	struct probe_addresses addresses;
 	struct probe_set_events events;
 	struct probe_set_counters counters;
-	void *entries, *owners; /* trees of tsearch(3) */
+	struct probe_index index;
 
 	bool is_known; /* what the entries say of the kernel was true at `generation` */
 	uint32_t generation;
 	bool has_table, rules_stand;
-	bool is_pruned;
 	char difference[320]; /* found by a look and not repaired yet */
 
 	long pause_ms;			/* between two looks, or two attempts */
 	int64_t looked_at, repaired_at; /* milliseconds, monotonic */
 };
-
-static int compare_addresses(const struct pod_address *a, const struct pod_address *b)
-{
-	if (a->family != b->family)
-		return a->family < b->family ? -1 : 1;
-	return memcmp(&a->ipv6, &b->ipv6, a->family == AF_INET6 ? sizeof a->ipv6 : sizeof a->ipv4);
-}
-
-static int compare_entries(const void *a, const void *b)
-{
-	return compare_addresses(&((const struct probe_entry *)a)->address, &((const struct probe_entry *)b)->address);
-}
-
-static int compare_owners(const void *a, const void *b)
-{
-	return strcmp(((const struct probe_owner *)a)->uid, ((const struct probe_owner *)b)->uid);
-}
-
-static struct probe_entry *find_entry(const struct probe_set *set, const struct pod_address *address)
-{
-	const struct probe_entry key = { .address = *address };
-	struct probe_entry **found = tfind(&key, &set->entries, compare_entries);
-	return found ? *found : NULL;
-}
-
-/* The address's entry, a new one where there is none; NULL: no memory. */
-static struct probe_entry *get_entry(struct probe_set *set, const struct pod_address *address)
-{
-	struct probe_entry *entry = find_entry(set, address);
-	if (entry)
-		return entry;
-	entry = calloc(1, sizeof *entry);
-	if (!entry)
-		return NULL;
-	entry->address = *address;
-	if (!tsearch(entry, &set->entries, compare_entries)) {
-		free(entry);
-		return NULL;
-	}
-	return entry;
-}
-
-static struct probe_owner *find_owner(const struct probe_set *set, const char *uid)
-{
-	const struct probe_owner key = { .uid = (char *)uid };
-	struct probe_owner **found = tfind(&key, &set->owners, compare_owners);
-	return found ? *found : NULL;
-}
-
-static void free_owner(void *data)
-{
-	struct probe_owner *owner = data;
-	free(owner->uid);
-	free(owner->addresses);
-	free(owner);
-}
-
-static struct probe_owner *get_owner(struct probe_set *set, const char *uid)
-{
-	struct probe_owner *owner = find_owner(set, uid);
-	if (owner)
-		return owner;
-	owner = calloc(1, sizeof *owner);
-	if (!owner || !(owner->uid = strdup(uid)) || !tsearch(owner, &set->owners, compare_owners)) {
-		if (owner)
-			free_owner(owner);
-		return NULL;
-	}
-	return owner;
-}
-
-static bool is_wanted(const struct probe_set *set, const struct probe_entry *entry)
-{
-	return entry->owner || (entry->is_adopted && !set->is_pruned);
-}
-
-/* A list that a walk fills. */
-struct entry_list {
-	struct probe_set *set;
-	bool (*picks)(const struct probe_set *set, const struct probe_entry *entry);
-	struct probe_entry **entries;
-	size_t count;
-	bool failed;
-};
-
-static void pick_entry(const void *node, VISIT visit, void *data)
-{
-	struct entry_list *list = data;
-	struct probe_entry *entry = *(struct probe_entry *const *)node;
-	if ((visit != postorder && visit != leaf) || list->failed || !list->picks(list->set, entry))
-		return;
-	struct probe_entry **grown = reallocarray(list->entries, list->count + 1, sizeof *grown);
-	if (!grown) {
-		list->failed = true;
-		return;
-	}
-	list->entries = grown;
-	list->entries[list->count++] = entry;
-}
-
-static void cleanup_entry_listp(struct entry_list *list)
-{
-	free(list->entries);
-}
-#define cleanup_entry_list __attribute__((cleanup(cleanup_entry_listp)))
-
-/* The entries that `picks` picks, in the order of their addresses. */
-static int list_entries(struct probe_set *set, bool (*picks)(const struct probe_set *, const struct probe_entry *),
-			struct error *error, struct entry_list *ret_list)
-{
-	struct entry_list list = { .set = set, .picks = picks };
-	twalk_r(set->entries, pick_entry, &list);
-	if (list.failed) {
-		free(list.entries);
-		return error_set(error, ENOMEM, "cannot change the probe set");
-	}
-	*ret_list = list;
-	return 0;
-}
-
-static bool picks_any(const struct probe_set *set __attribute__((unused)),
-		      const struct probe_entry *entry __attribute__((unused)))
-{
-	return true;
-}
-
-static bool picks_missing(const struct probe_set *set, const struct probe_entry *entry)
-{
-	return is_wanted(set, entry) && !entry->in_kernel;
-}
-
-static bool picks_wanted(const struct probe_set *set, const struct probe_entry *entry)
-{
-	return is_wanted(set, entry);
-}
-
-static bool picks_unwanted(const struct probe_set *set, const struct probe_entry *entry)
-{
-	return !is_wanted(set, entry) && entry->in_kernel;
-}
-
-static bool picks_dead(const struct probe_set *set, const struct probe_entry *entry)
-{
-	return !is_wanted(set, entry) && !entry->in_kernel;
-}
-
-static void free_dead_entries(struct probe_set *set)
-{
-	cleanup_entry_list struct entry_list dead = { 0 };
-	if (list_entries(set, picks_dead, NULL, &dead) < 0)
-		return; /* the next time, then */
-	for (size_t i = 0; i < dead.count; i++) {
-		tdelete(dead.entries[i], &set->entries, compare_entries);
-		free(dead.entries[i]);
-	}
-}
 
 static void say_difference(struct probe_set *set, const char *format, const struct pod_address *address)
 {
@@ -232,27 +59,27 @@ static void say_difference(struct probe_set *set, const char *format, const stru
 static int look(struct probe_set *set, struct error *error)
 {
 	cleanup_probe_standing struct probe_standing standing = { 0 };
-	cleanup_entry_list struct entry_list all = { 0 };
+	cleanup_probe_list struct probe_list all = { 0 };
 	set->looked_at = clock_milliseconds();
 	if (probe_rules_look(set->socket, &set->addresses, error, &standing) < 0)
 		return -1;
 	for (size_t i = 0; i < standing.elements_count; i++)
-		if (!get_entry(set, &standing.elements[i]))
+		if (!probe_index_get(&set->index, &standing.elements[i]))
 			return error_set(error, ENOMEM, "cannot read the probe set");
-	if (list_entries(set, picks_any, error, &all) < 0)
+	if (probe_index_list(&set->index, PROBE_PICK_ALL, error, &all) < 0)
 		return -1;
 	for (size_t i = 0; i < standing.elements_count; i++)
-		find_entry(set, &standing.elements[i])->is_seen = true;
+		probe_index_find(&set->index, &standing.elements[i])->is_seen = true;
 
 	if (set->difference[0] == '\0')
 		snprintf(set->difference, sizeof set->difference, "%s", standing.difference);
 	for (size_t i = 0; i < all.count; i++) {
 		struct probe_entry *entry = all.entries[i];
-		if (entry->in_kernel && !entry->is_seen && is_wanted(set, entry))
+		if (entry->in_kernel && !entry->is_seen && probe_index_wants(&set->index, entry))
 			say_difference(set, "set %s lacks %s", &entry->address);
-		if (!entry->in_kernel && entry->is_seen && !entry->owner && set->is_pruned)
+		if (!entry->in_kernel && entry->is_seen && !entry->owner && set->index.is_pruned)
 			say_difference(set, "set %s has %s, which is no pod's", &entry->address);
-		if (!entry->in_kernel && entry->is_seen && !set->is_pruned)
+		if (!entry->in_kernel && entry->is_seen && !set->index.is_pruned)
 			entry->is_adopted = true;
 		entry->in_kernel = entry->is_seen;
 		entry->is_seen = false;
@@ -264,7 +91,7 @@ static int look(struct probe_set *set, struct error *error)
 	return 0;
 }
 
-static int batch_entries(struct nft_batch *batch, const struct entry_list *list, bool is_delete, struct error *error)
+static int batch_entries(struct nft_batch *batch, const struct probe_list *list, bool is_delete, struct error *error)
 {
 	if (list->count == 0)
 		return 0;
@@ -280,13 +107,13 @@ static int batch_entries(struct nft_batch *batch, const struct entry_list *list,
 /* One attempt. 1: done (or nothing to do), 0: the ruleset was another one, -1: failed. */
 static int commit(struct probe_set *set, struct error *error)
 {
-	cleanup_entry_list struct entry_list added = { 0 }, deleted = { 0 };
+	cleanup_probe_list struct probe_list added = { 0 }, deleted = { 0 };
 	cleanup_nft_batch struct nft_batch *batch = NULL;
 	struct error failure = { 0 };
 
 	/* A table that is written anew has all elements in it. */
-	if (list_entries(set, set->rules_stand ? picks_missing : picks_wanted, error, &added) < 0 ||
-	    list_entries(set, picks_unwanted, error, &deleted) < 0)
+	if (probe_index_list(&set->index, set->rules_stand ? PROBE_PICK_MISSING : PROBE_PICK_WANTED, error, &added) < 0 ||
+	    probe_index_list(&set->index, PROBE_PICK_UNWANTED, error, &deleted) < 0)
 		return -1;
 	if (set->rules_stand && added.count == 0 && deleted.count == 0)
 		return 1;
@@ -331,7 +158,7 @@ static int synchronise(struct probe_set *set, struct error *error, char *ret_dif
 	}
 	if (done < 0)
 		return error_wrap(error, "cannot set up probes on the host");
-	free_dead_entries(set);
+	probe_index_drop_dead(&set->index);
 
 	char difference[sizeof set->difference];
 	snprintf(difference, sizeof difference, "%s", set->difference);
@@ -437,67 +264,16 @@ void probe_set_close(struct probe_set *set)
 	if (set->timer)
 		event_free(set->timer);
 	nft_socket_close(set->socket);
-	tdestroy(set->entries, free);
-	tdestroy(set->owners, free_owner);
+	probe_index_clear(&set->index);
 	free(set);
-}
-
-static bool claims(const struct pod_address *addresses, size_t count, const struct pod_address *address)
-{
-	for (size_t i = 0; i < count; i++)
-		if (compare_addresses(&addresses[i], address) == 0)
-			return true;
-	return false;
-}
-
-/* The owner's entry among those of an address, NULL: another pod has it. */
-static struct probe_entry *own_entry(const struct probe_set *set, const struct probe_owner *owner,
-				     const struct pod_address *address)
-{
-	struct probe_entry *entry = find_entry(set, address);
-	return entry && entry->owner == owner ? entry : NULL;
-}
-
-static void give_up(struct probe_entry *entry)
-{
-	entry->owner = NULL;
-	entry->is_adopted = false;
 }
 
 int probe_set_put(struct probe_set *set, const char *uid, const struct pod_address *addresses, size_t count,
 		  struct error *error)
 {
-	if (count == 0) {
-		probe_set_remove(set, uid);
-		return 0;
-	}
-	/* Whatever needs memory first. An entry that nobody wants goes with the next flush. */
-	cleanup_free struct pod_address *copy = calloc(count, sizeof *copy);
-	bool failed = !copy;
-	for (size_t i = 0; i < count && !failed; i++)
-		failed = !get_entry(set, &addresses[i]);
-	bool is_new = !find_owner(set, uid);
-	struct probe_owner *owner = failed ? NULL : get_owner(set, uid);
-	if (!owner)
-		return error_set(error, ENOMEM, "cannot keep the addresses of pod %s", uid);
-	memcpy(copy, addresses, count * sizeof *copy);
-
-	bool changes = is_new;
-	for (size_t i = 0; i < owner->addresses_count; i++) {
-		struct probe_entry *entry = own_entry(set, owner, &owner->addresses[i]);
-		if (entry && !claims(addresses, count, &entry->address)) {
-			give_up(entry);
-			changes = true;
-		}
-	}
-	for (size_t i = 0; i < count; i++) {
-		struct probe_entry *entry = find_entry(set, &addresses[i]);
-		changes |= entry->owner != owner;
-		entry->owner = owner;
-	}
-	free(owner->addresses);
-	owner->addresses = steal_pointer(copy);
-	owner->addresses_count = count;
+	bool changes = false;
+	if (probe_index_claim(&set->index, uid, addresses, count, error, &changes) < 0)
+		return -1;
 	if (changes)
 		schedule(set, 0);
 	return 0;
@@ -505,17 +281,8 @@ int probe_set_put(struct probe_set *set, const char *uid, const struct pod_addre
 
 void probe_set_remove(struct probe_set *set, const char *uid)
 {
-	struct probe_owner *owner = find_owner(set, uid);
-	if (!owner)
-		return;
-	for (size_t i = 0; i < owner->addresses_count; i++) {
-		struct probe_entry *entry = own_entry(set, owner, &owner->addresses[i]);
-		if (entry)
-			give_up(entry);
-	}
-	tdelete(owner, &set->owners, compare_owners);
-	free_owner(owner);
-	schedule(set, 0);
+	if (probe_index_release(&set->index, uid))
+		schedule(set, 0);
 }
 
 int probe_set_flush(struct probe_set *set, struct error *error)
@@ -530,36 +297,17 @@ int probe_set_flush(struct probe_set *set, struct error *error)
 
 bool probe_set_holds(const struct probe_set *set, const char *uid)
 {
-	const struct probe_owner *owner = find_owner(set, uid);
-	size_t held = 0;
-	if (!owner || !set->rules_stand)
-		return false;
-	for (size_t i = 0; i < owner->addresses_count; i++) {
-		const struct probe_entry *entry = own_entry(set, owner, &owner->addresses[i]);
-		if (entry && !entry->in_kernel)
-			return false;
-		held += entry != NULL;
-	}
-	return held > 0;
-}
-
-static void look_for_missing(const void *node, VISIT visit, void *data)
-{
-	const struct probe_entry *entry = *(struct probe_entry *const *)node;
-	if ((visit == postorder || visit == leaf) && entry->owner && !entry->in_kernel)
-		*(bool *)data = true;
+	return set->rules_stand && probe_index_holds(&set->index, uid);
 }
 
 bool probe_set_stands(const struct probe_set *set)
 {
-	bool is_missing = false;
-	twalk_r(set->entries, look_for_missing, &is_missing);
-	return set->rules_stand && !is_missing;
+	return set->rules_stand && probe_index_is_in_kernel(&set->index);
 }
 
 int probe_set_prune(struct probe_set *set, struct error *error)
 {
-	set->is_pruned = true;
+	set->index.is_pruned = true;
 	return probe_set_flush(set, error);
 }
 
