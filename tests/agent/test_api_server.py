@@ -279,3 +279,18 @@ def test_a_new_pod_is_enabled_after_its_add(cluster):
     eventually(lambda: pod.annotation() == "enabled")
     runtime.delete(pod)
     pod.exit()
+
+
+def test_the_taint_of_a_new_node_goes_when_the_agent_is_ready(new_cluster):
+    """Pods that need the mesh are kept away from a node until there is somebody who puts them in."""
+    cluster = new_cluster(start=False, tunnel=False, settings=["removeTaint=cni.istio.io/not-ready"])
+    taints = [{"key": "cni.istio.io/not-ready", "effect": "NoSchedule"}, {"key": "other", "effect": "NoSchedule"}]
+    cluster.api.put_node("node", taints=taints)
+    cluster.api.fail(r"GET /api/v1/pods\?", 503, times=3)
+    cluster.start()
+    eventually(lambda: cluster.api.get("nodes", None, "node")["spec"]["taints"] == taints[1:], what=cluster.log)
+    # Not before it was ready, and without a tunnel, which is no part of readiness.
+    cluster.log_has("bears no taint")
+    asked = [(method, path.partition("?")[0], status) for method, path, status in cluster.api.requests]
+    assert asked.index(("PATCH", "/api/v1/nodes/node", 200)) > asked.index(("GET", "/api/v1/pods", 200)) > asked.index(
+        ("GET", "/api/v1/pods", 503))

@@ -132,3 +132,35 @@ def test_a_new_pod_that_has_nothing_else_does_not_start(node):
     node.tunnel.has_ipv6 = True
     runtime.add(pod, ips=[f"{pod.address6}/64"])
     assert pod.redirects() and out(node, pod, socket.AF_INET6)
+
+
+@pytest.mark.parametrize("starts", [True, False], ids=["new", "running"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
+def test_a_pod_of_one_family(new_node, family, starts):
+    """It has nothing of the other one; the tunnel has both."""
+    node = new_node(listeners=True)
+    node.join()
+    pod = node.pod(show=False, starts=starts)
+    address = pod.address if family == socket.AF_INET else pod.address6
+    if family == socket.AF_INET6:
+        pod.netns.ip(f"addr del {pod.address}/16 dev eth0\n")
+    else:
+        pod.netns.sysctl("net.ipv6.conf.eth0.disable_ipv6", 1)
+    if not starts:
+        pod.status.update(podIP=address, podIPs=[{"ip": address}])
+    pod.show()
+    runtime = Runtime(node)
+    if starts:
+        runtime.add(pod, ips=[f"{address}/{16 if family == socket.AF_INET else 64}"])
+    node.wait_for("enabled")
+    assert pod.redirects() and node.probes() == {address}
+
+    def carried():
+        return sum(event["event"] == "carried" for event in node.tunnel.events)
+    before = carried()
+    assert out(node, pod, family)
+    eventually(lambda: carried() > before, what=lambda: node.tunnel.events[-5:])
+    if starts:
+        runtime.check(pod)
+    node.leave()
+    eventually(lambda: not pod.traces() and not node.probes() and not node.tunnel.workloads)
