@@ -1,12 +1,10 @@
 """Random events on a whole node, seeded and replayable, with a model that says what each pod must be. Whenever the node comes to
-rest, every pod is what the model says, as seen from outside: its rules, the host's probe sets, what the tunnel was told; and
-nothing is left open.
+rest, every pod is what the model says, as seen from outside: its rules, the host's probe sets, what the tunnel was told.
 
     make chaos SEED=7 TIME=600      the same events again; a run of make test is short and has a seed of its own"""
 import os
 import pathlib
 import random
-import signal
 import sys
 import time
 
@@ -126,10 +124,6 @@ class Chaos:
         self.rests += 1
 
 
-def descriptors(node):
-    return len(os.listdir(f"/proc/{node.agent.pid}/fd"))
-
-
 def test_chaos(tmp_path):
     node = Node(tmp_path)
     try:
@@ -141,44 +135,5 @@ def test_chaos(tmp_path):
             chaos.come_to_rest()
         print(f"seed {SEED}: {len(chaos.history)} events, {chaos.rests} times at rest")
         node.tunnel.check()
-    finally:
-        node.close()
-
-
-def test_flips_leak_nothing(tmp_path):
-    """Descriptors, memory, files and rules after many flips and reconnects are those of before. CHAOS_FLIPS: how many."""
-    node = Node(tmp_path, drain=0)
-    try:
-        for _ in range(PODS):
-            node.pod()
-
-        def measure():
-            with open(f"/proc/{node.agent.pid}/statm", encoding="ascii") as file:
-                resident = int(file.read().split()[1]) * 4
-            return resident, sorted(path.name for path in node.run_dir.rglob("*"))
-
-        def flip():
-            node.join()
-            node.wait_for("enabled")
-            node.leave()
-            node.wait_for("none")
-            node.tunnel.disconnect()
-            node.tunnel.wait(lambda: node.tunnel.is_connected)
-        for _ in range(5):
-            flip()
-        traces = [pod.traces() for pod in node.pods_made]
-        # What a pod needed is closed a second late.
-        time.sleep(2)
-        before, (resident, files) = descriptors(node), measure()
-        for _ in range(int(os.environ.get("CHAOS_FLIPS") or 12)):
-            flip()
-        eventually(lambda: descriptors(node) <= before, 10, what=lambda: f"{before} descriptors, now {descriptors(node)}")
-        eventually(lambda: [pod.traces() for pod in node.pods_made] == traces, 10)
-        eventually(lambda: measure()[1] == files, 10, what=lambda: f"{files}, now {measure()[1]}")
-        # The address sanitizer keeps what was freed for a while, and finds leaks by itself at the end.
-        if "ASAN_OPTIONS" not in os.environ:
-            assert measure()[0] <= resident + 1024, f"{resident} KiB resident, now {measure()[0]}"
-        assert node.agent.poll() is None
-        node.stop(signal.SIGTERM)
     finally:
         node.close()
