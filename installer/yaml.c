@@ -6,7 +6,6 @@
 #include "installer/yaml.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,13 +15,12 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/json.h"
+#include "installer/yaml_scalar.h"
 
 #define DEPTH_MAX 64
 #define VALUES_MAX 1000000
 #define ANCHORS_MAX 1000
 #define COPIED_BYTES_MAX (1 << 20)
-
-#define TAG_PREFIX "tag:yaml.org,2002:"
 
 /* An open list or mapping. */
 struct frame {
@@ -155,118 +153,34 @@ static void forget_anchors(struct reader *reader)
 	reader->anchors_count = 0;
 }
 
-static size_t digits_in(const char *text, const char *digits)
-{
-	return strspn(text, digits);
-}
-
-/* The integers and floats of the core schema; NAN where the text is neither. */
-static double parse_number(const char *text)
-{
-	static const char decimal[] = "0123456789";
-	const char *at = text;
-	if (strncmp(at, "0o", 2) == 0 || strncmp(at, "0x", 2) == 0) {
-		bool is_octal = at[1] == 'o';
-		size_t digits = digits_in(at + 2, is_octal ? "01234567" : "0123456789abcdefABCDEF");
-		if (digits == 0 || at[2 + digits] != '\0')
-			return NAN;
-		double value = 0;
-		for (at += 2; *at; at++)
-			value = value * (is_octal ? 8 : 16) + (*at <= '9' ? *at - '0' : (*at | 0x20) - 'a' + 10);
-		return value;
-	}
-	if (*at == '-' || *at == '+')
-		at++;
-	size_t whole = digits_in(at, decimal), fraction = 0;
-	at += whole;
-	if (*at == '.') {
-		fraction = digits_in(++at, decimal);
-		at += fraction;
-	}
-	if (whole == 0 && fraction == 0)
-		return NAN;
-	if (*at == 'e' || *at == 'E') {
-		at++;
-		if (*at == '-' || *at == '+')
-			at++;
-		size_t exponent = digits_in(at, decimal);
-		if (exponent == 0)
-			return NAN;
-		at += exponent;
-	}
-	return *at == '\0' ? strtod(text, NULL) : NAN;
-}
-
-static bool is_one_of(const char *text, const char *const *words)
-{
-	for (; *words; words++)
-		if (strcmp(text, *words) == 0)
-			return true;
-	return false;
-}
-
-enum scalar_type { SCALAR_STRING, SCALAR_NULL, SCALAR_TRUE, SCALAR_FALSE, SCALAR_NUMBER, SCALAR_INFINITE };
-
-static enum scalar_type resolve(const char *text, double *ret_number)
-{
-	static const char *const nulls[] = { "", "~", "null", "Null", "NULL", NULL };
-	static const char *const trues[] = { "true", "True", "TRUE", NULL };
-	static const char *const falses[] = { "false", "False", "FALSE", NULL };
-	static const char *const infinities[] = { ".inf",  ".Inf",  ".INF", "+.inf", "+.Inf", "+.INF", "-.inf",
-						  "-.Inf", "-.INF", ".nan", ".NaN",  ".NAN",  NULL };
-	if (is_one_of(text, nulls))
-		return SCALAR_NULL;
-	if (is_one_of(text, trues))
-		return SCALAR_TRUE;
-	if (is_one_of(text, falses))
-		return SCALAR_FALSE;
-	if (is_one_of(text, infinities))
-		return SCALAR_INFINITE;
-	double number = parse_number(text);
-	if (isnan(number))
-		return SCALAR_STRING;
-	*ret_number = number;
-	return isinf(number) ? SCALAR_INFINITE : SCALAR_NUMBER;
-}
-
-/* Whether an explicit tag of the core schema fits what the text is. */
-static bool tag_fits(const char *tag, enum scalar_type type)
-{
-	if (strcmp(tag, TAG_PREFIX "null") == 0)
-		return type == SCALAR_NULL;
-	if (strcmp(tag, TAG_PREFIX "bool") == 0)
-		return type == SCALAR_TRUE || type == SCALAR_FALSE;
-	return (strcmp(tag, TAG_PREFIX "int") == 0 || strcmp(tag, TAG_PREFIX "float") == 0) && type == SCALAR_NUMBER;
-}
-
 static int read_scalar(struct reader *reader, const yaml_event_t *event, cJSON **ret_value)
 {
 	const char *text = (const char *)event->data.scalar.value, *tag = (const char *)event->data.scalar.tag;
 	bool is_plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 	double number = 0;
-	enum scalar_type type = SCALAR_STRING;
-	if (tag && strcmp(tag, "!") != 0 && strcmp(tag, TAG_PREFIX "str") != 0) {
-		type = resolve(text, &number);
-		if (!tag_fits(tag, type))
+	enum yaml_scalar type = YAML_SCALAR_STRING;
+	if (tag && strcmp(tag, "!") != 0 && strcmp(tag, YAML_TAG_PREFIX "str") != 0) {
+		type = yaml_scalar_resolve(text, &number);
+		if (!yaml_scalar_fits(tag, type))
 			return fail_at(reader, &event->start_mark, "\"%.64s\" can't be read as %.64s", text, tag);
 	} else if (!tag && is_plain) {
-		type = resolve(text, &number);
+		type = yaml_scalar_resolve(text, &number);
 	}
 	switch (type) {
-	case SCALAR_NULL:
+	case YAML_SCALAR_NULL:
 		*ret_value = cJSON_CreateNull();
 		return 0;
-	case SCALAR_TRUE:
-	case SCALAR_FALSE:
-		*ret_value = cJSON_CreateBool(type == SCALAR_TRUE);
+	case YAML_SCALAR_TRUE:
+	case YAML_SCALAR_FALSE:
+		*ret_value = cJSON_CreateBool(type == YAML_SCALAR_TRUE);
 		return 0;
-	case SCALAR_NUMBER:
+	case YAML_SCALAR_NUMBER:
 		*ret_value = cJSON_CreateNumber(number);
 		return 0;
-	case SCALAR_INFINITE:
+	case YAML_SCALAR_INFINITE:
 		return fail_at(reader, &event->start_mark, "expected a finite number, found %.64s (a string needs quotes)",
 			       text);
-	case SCALAR_STRING:
+	case YAML_SCALAR_STRING:
 		break;
 	}
 	*ret_value = cJSON_CreateString(text);
@@ -305,7 +219,7 @@ static int open_container(struct reader *reader, const yaml_event_t *event)
 	const char *tag = (const char *)(is_mapping ? event->data.mapping_start.tag : event->data.sequence_start.tag);
 	if (expects_key(reader))
 		return fail_at(reader, &event->start_mark, "a %s as a key, expected a scalar", is_mapping ? "mapping" : "list");
-	if (tag && strcmp(tag, "!") != 0 && strcmp(tag, is_mapping ? TAG_PREFIX "map" : TAG_PREFIX "seq") != 0)
+	if (tag && strcmp(tag, "!") != 0 && strcmp(tag, is_mapping ? YAML_TAG_PREFIX "map" : YAML_TAG_PREFIX "seq") != 0)
 		return fail_at(reader, &event->start_mark, "a %s can't be read as %.64s", is_mapping ? "mapping" : "list", tag);
 	if (reader->depth == DEPTH_MAX)
 		return fail_at(reader, &event->start_mark, "nested deeper than %d levels", DEPTH_MAX);
