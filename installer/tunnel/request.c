@@ -55,3 +55,23 @@ uint32_t request_hash(const char *uid)
 		hash = (hash ^ (uint8_t)*c) * 16777619u;
 	return hash;
 }
+
+/* Of several outcomes of one Delete: a refusal is worth hearing, else one acceptance is enough, else what is known. */
+static int rank(enum tunnel_outcome outcome)
+{
+	static const int ranks[] = { [TUNNEL_REFUSED] = 5, [TUNNEL_ACCEPTED] = 4, [TUNNEL_SUPERSEDED] = 3,
+				     [TUNNEL_LATE] = 2,	   [TUNNEL_LOST] = 1,	  [TUNNEL_ABSENT] = 0 };
+	return ranks[outcome];
+}
+
+void request_note_outcome(struct request *request, enum tunnel_outcome outcome, const struct error *error)
+{
+	if (request->problem && rank(outcome) <= rank(request->outcome))
+		return;
+	if (rank(outcome) < rank(request->outcome))
+		return;
+	request->outcome = outcome;
+	free(request->problem);
+	request->problem = outcome != TUNNEL_ACCEPTED && error ? strdup(error->message) : NULL;
+	request->problem_number = error ? error->number : 0;
+}

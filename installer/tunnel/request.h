@@ -40,6 +40,9 @@ int request_new(enum tunnel_request_kind kind, const char *uid, const struct tun
 		struct error *error, struct request **ret_request);
 void request_free(struct request *request);
 
+/* What became of it in one place. Of several the one counts that is most worth hearing. */
+void request_note_outcome(struct request *request, enum tunnel_outcome outcome, const struct error *error);
+
 uint32_t request_hash(const char *uid);
 
 #endif

@@ -11,36 +11,10 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/clock.h"
-#include "installer/tunnel/connection.h"
+#include "installer/tunnel/server_parts.h"
 #include "installer/unix_listener.h"
 
 const double tunnel_answer_bounds[TUNNEL_ANSWER_BUCKETS] = { 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5 };
-
-struct tunnel_server {
-	struct event_base *base;
-	const struct log *log;
-	char *path;
-	struct tunnel_listener listener;
-	struct tunnel_limits limits;
-	struct unix_listener *socket;
-
-	struct connection_list connections; /* newest first, those that said no hello included */
-	struct connection_list ended;	    /* to be freed by tell() */
-	bool is_ready;
-	bool is_superseded, was_told_superseded;
-	size_t told_count;	      /* of connections */
-	struct request_list outcomes; /* to be told */
-	struct event *tell_event;
-	struct tunnel_statistics statistics;
-	uint8_t receive_buffer[TUNNEL_RECEIVE_MAX];
-};
-
-struct tunnel_snapshot {
-	struct tunnel_server *server;
-	struct connection *connection;
-	struct entry_list entries;
-	bool is_again; /* without Keeps and without an end */
-};
 
 const char *tunnel_request_kind_name(enum tunnel_request_kind kind)
 {
@@ -102,28 +76,7 @@ static void tell_soon(struct tunnel_server *server)
 		event_add(server->tell_event, &at_once);
 }
 
-/* Of several outcomes of one Delete: a refusal is worth hearing, else one acceptance is enough, else what is known. */
-static int rank(enum tunnel_outcome outcome)
-{
-	static const int ranks[] = { [TUNNEL_REFUSED] = 5, [TUNNEL_ACCEPTED] = 4, [TUNNEL_SUPERSEDED] = 3,
-				     [TUNNEL_LATE] = 2,	   [TUNNEL_LOST] = 1,	  [TUNNEL_ABSENT] = 0 };
-	return ranks[outcome];
-}
-
-static void note_outcome(struct request *request, enum tunnel_outcome outcome, const struct error *error)
-{
-	if (request->problem && rank(outcome) <= rank(request->outcome))
-		return;
-	if (rank(outcome) < rank(request->outcome))
-		return;
-	request->outcome = outcome;
-	free(request->problem);
-	request->problem = outcome != TUNNEL_ACCEPTED && error ? strdup(error->message) : NULL;
-	request->problem_number = error ? error->number : 0;
-}
-
-/* The last place where the request stood is gone. */
-static void finish(struct tunnel_server *server, struct request *request)
+void server_finish(struct tunnel_server *server, struct request *request)
 {
 	if (request->entries > 0)
 		return;
@@ -146,10 +99,10 @@ void server_settle(struct tunnel_server *server, struct connection *connection, 
 	server->statistics.requests[request->kind][outcome]++;
 	if (request->kind == TUNNEL_SNAPSHOT_ADD && connection && connection != newest(server) && !connection->was_newest)
 		request->is_told = false;
-	note_outcome(request, outcome, error);
+	request_note_outcome(request, outcome, error);
 	request->entries--;
 	free(entry);
-	finish(server, request);
+	server_finish(server, request);
 }
 
 void server_said_hello(struct tunnel_server *server, struct connection *connection)
@@ -203,105 +156,6 @@ static void on_superseded(void *data)
 	tell_soon(server);
 }
 
-/* An entry of a snapshot: a Keep where the namespace is not at hand or can't be kept at hand. */
-static int new_entry(enum tunnel_request_kind kind, const char *uid, const struct tunnel_message *message, int netns,
-		     struct error *error, struct entry **ret_entry)
-{
-	struct entry *entry = calloc(1, sizeof *entry);
-	if (!entry)
-		return error_set(error, ENOMEM, "cannot tell the tunnel of workload %.64s", uid);
-	if (request_new(kind, uid, message, netns, error, &entry->request) < 0) {
-		free(entry);
-		return -1;
-	}
-	entry->request->entries = 1;
-	entry->hash = request_hash(uid);
-	*ret_entry = entry;
-	return 0;
-}
-
-/* Tells of an Add of a snapshot that was never queued. */
-static void tell_absent(struct tunnel_server *server, const char *uid, const struct error *error)
-{
-	struct request *request;
-	struct tunnel_message none = { 0 };
-	if (request_new(TUNNEL_SNAPSHOT_ADD, uid, &none, -1, NULL, &request) < 0)
-		return;
-	server->statistics.requests[TUNNEL_SNAPSHOT_ADD][TUNNEL_ABSENT]++;
-	note_outcome(request, TUNNEL_ABSENT, error);
-	finish(server, request);
-}
-
-int tunnel_snapshot_add(struct tunnel_snapshot *snapshot, const struct tunnel_workload *workload, struct error *error)
-{
-	struct tunnel_message message;
-	struct entry *entry = NULL;
-	if (snapshot->is_again && workload->netns < 0)
-		return 0;
-	if (snapshot->is_again && connection_is_deleting(snapshot->connection, workload->uid)) {
-		/* It would come before the Delete that waits; whoever still wants it asks for it behind that one. */
-		struct error problem = { 0 };
-		error_say(&problem, EAGAIN, "a Delete of the workload is on its way");
-		tell_absent(snapshot->server, workload->uid, &problem);
-		return 0;
-	}
-	if (workload->netns >= 0) {
-		struct error problem = { 0 };
-		if (tunnel_encode_add(workload, error, &message) < 0)
-			return -1;
-		if (new_entry(TUNNEL_SNAPSHOT_ADD, workload->uid, &message, workload->netns, &problem, &entry) < 0) {
-			tell_absent(snapshot->server, workload->uid, &problem);
-			if (snapshot->is_again)
-				return 0;
-		}
-	}
-	bool is_add = entry != NULL;
-	if (!is_add) {
-		if (tunnel_encode_keep(workload->uid, error, &message) < 0 ||
-		    new_entry(TUNNEL_KEEP, workload->uid, &message, -1, error, &entry) < 0)
-			return -1;
-	}
-	/* An Add of the same workload that waits behind the snapshot would only repeat it. */
-	if (is_add)
-		connection_supersede(snapshot->connection, workload->uid, 1u << TUNNEL_ADD);
-	TAILQ_INSERT_TAIL(&snapshot->entries, entry, link);
-	return 0;
-}
-
-static void ask_snapshot(struct tunnel_server *server, struct connection *connection)
-{
-	struct tunnel_snapshot snapshot = { .server = server,
-					    .connection = connection,
-					    .is_again = connection->wants_snapshot_again };
-	TAILQ_INIT(&snapshot.entries);
-	connection->wants_snapshot_again = false;
-	server->listener.snapshot(server->listener.data, &snapshot);
-	struct entry *end = NULL;
-	struct error error = { 0 };
-	if (!snapshot.is_again) {
-		struct tunnel_message message;
-		tunnel_encode_snapshot_sent(&message);
-		if (new_entry(TUNNEL_SNAPSHOT_SENT, "", &message, -1, &error, &end) < 0)
-			/* The tunnel dials again, and perhaps then there is memory. */
-			connection_end(connection, TUNNEL_LOST, error.message);
-		else
-			TAILQ_INSERT_TAIL(&snapshot.entries, end, link);
-	}
-	if (connection->state == CONNECTION_ENDED) { /* the listener has closed it meanwhile */
-		struct entry *entry;
-		error = (struct error){ 0 };
-		error_say(&error, ENOTCONN, "no tunnel connected: it went while its snapshot was made");
-		while ((entry = TAILQ_FIRST(&snapshot.entries))) {
-			TAILQ_REMOVE(&snapshot.entries, entry, link);
-			server_settle(server, connection, entry, TUNNEL_ABSENT, &error);
-		}
-		return;
-	}
-	connection_queue_first(connection, &snapshot.entries);
-	connection->state = CONNECTION_LIVE;
-	connection_send(connection);
-}
-
 static struct connection *wanting_snapshot(struct tunnel_server *server)
 {
 	struct connection *connection;
@@ -352,7 +206,7 @@ static void tell(evutil_socket_t fd, short what, void *data)
 	tell_outcomes(server);
 	struct connection *connection;
 	while (server->is_ready && (connection = wanting_snapshot(server)))
-		ask_snapshot(server, connection);
+		server_ask_snapshot(server, connection);
 	if (server->is_superseded && !server->was_told_superseded) {
 		server->was_told_superseded = true;
 		server->listener.superseded(server->listener.data);
@@ -413,8 +267,8 @@ int tunnel_add(struct tunnel_server *server, const struct tunnel_workload *workl
 			  "no tunnel connected: ztunnel dials %s once it has its first configuration from istiod",
 			  server->path);
 		server->statistics.requests[TUNNEL_ADD][TUNNEL_ABSENT]++;
-		note_outcome(request, TUNNEL_ABSENT, &absent);
-		finish(server, request);
+		request_note_outcome(request, TUNNEL_ABSENT, &absent);
+		server_finish(server, request);
 		return 0;
 	}
 	connection_supersede(connection, workload->uid, 1u << TUNNEL_ADD | 1u << TUNNEL_DELETE);
@@ -449,7 +303,7 @@ int tunnel_delete(struct tunnel_server *server, const char *uid, struct error *e
 		connection_send(connection);
 	}
 	request->entries--;
-	finish(server, request);
+	server_finish(server, request);
 	return 0;
 }
 
