@@ -13,13 +13,20 @@
 #include <sys/resource.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/file.h"
 #include "ambient/netns.h"
+#include "ambient/wire.h"
 #include "installer/agent_state.h"
 #include "installer/folder/folder.h"
 #include "installer/kube/requests.h"
 #include "installer/kube/source.h"
 #include "installer/seccomp.h"
+#include "installer/succession.h"
 #include "version.h"
+
+/* How often a successor is looked for, and how often in a row it has to be missing. */
+#define SUCCESSOR_LOOK_TICKS 2
+#define SUCCESSOR_LOOKS 3
 
 static void raise_limits(const struct log *log)
 {
@@ -131,6 +138,22 @@ static void taint_removed(void *data, int status, const cJSON *object, const str
 			  agent->config->remove_taint, agent->config->node_name, error->message);
 }
 
+/* A successor that takes over and ends at once leaves a node without an agent, since we have given everything away: we end too,
+ * and are started anew. Looked for where it took over from us. */
+static void watch_successor(struct agent *agent)
+{
+	if (agent->superseded_ticks++ % SUCCESSOR_LOOK_TICKS != 0)
+		return;
+	cleanup_free char *path = NULL;
+	if (!plugin_server_listens(agent->plugins) && file_join(agent->config->run_dir, WIRE_SOCKET, NULL, &path) < 0)
+		return;
+	agent->vacant_looks = succession_is_vacant(path ? path : agent->config->tunnel_socket) ? agent->vacant_looks + 1 : 0;
+	if (agent->vacant_looks < SUCCESSOR_LOOKS)
+		return;
+	agent->is_left_alone = true;
+	event_base_loopbreak(agent->base);
+}
+
 /* Once a second: what has no event of its own. */
 static void tick(evutil_socket_t fd, short what, void *data)
 {
@@ -138,6 +161,8 @@ static void tick(evutil_socket_t fd, short what, void *data)
 	char reason[512];
 	(void)fd;
 	(void)what;
+	if (mesh_is_stopped(agent->mesh) && !agent->is_stopping)
+		watch_successor(agent);
 	bool is_ready = observe_is_ready(agent->observe, reason, sizeof reason);
 	if (is_ready != agent->was_ready)
 		log_write(&agent->log, LOG_LEVEL_INFO, NULL, is_ready ? "ready%s" : "not ready: %s", is_ready ? "" : reason);
@@ -278,6 +303,8 @@ int agent_run(const struct installer_config *config, struct error *error)
 		log_write(&agent.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
 	if (event_base_dispatch(agent.base) < 0)
 		return error_set(error, errno, "the event loop failed");
+	if (agent.is_left_alone)
+		return error_say(error, ESRCH, "the successor that took over is gone: this agent ends, to be started anew");
 	log_write(&agent.log, LOG_LEVEL_INFO, NULL, "ambient-installer stops");
 	return 0;
 }

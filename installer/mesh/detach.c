@@ -2,6 +2,7 @@
  * sandbox's, or a second interface's, changes nothing. The rules are the plugin's to remove. */
 #include <string.h>
 
+#include "ambient/cleanup.h"
 #include "ambient/wire.h"
 #include "installer/mesh/state.h"
 
@@ -22,6 +23,28 @@ static void detach(struct mesh_pod *pod)
 	mesh_queue(pod);
 }
 
+/* One interface of several goes, and with it its addresses, which another pod may get. */
+static void forget_interface(struct mesh_pod *pod, const struct attachment *attachment)
+{
+	struct sandbox *sandbox = &pod->sandbox;
+	cleanup_attachment struct attachment remembered = { 0 };
+	bool is_found = false;
+	if (pod->arrival || attachment_read(pod->mesh->settings.run_dir, attachment->container_id, attachment->interface, NULL,
+					    &remembered, &is_found) < 0)
+		return;
+	for (size_t i = 0; is_found && i < remembered.addresses_count; i++) {
+		struct pod_address gone;
+		if (!pod_address_parse(remembered.addresses[i], &gone))
+			continue;
+		for (size_t j = 0; j < sandbox->addresses_count; j++) {
+			if (!pod_address_equal(&sandbox->addresses[j], &gone))
+				continue;
+			sandbox->addresses[j--] = sandbox->addresses[--sandbox->addresses_count];
+		}
+	}
+	mesh_queue(pod);
+}
+
 void mesh_detach(struct mesh *mesh, const struct attachment *attachment)
 {
 	struct mesh_pod *pod, *next;
@@ -34,7 +57,11 @@ void mesh_detach(struct mesh *mesh, const struct attachment *attachment)
 		bool is_meant = sandbox->container_id
 					? strcmp(sandbox->container_id, attachment->container_id) == 0
 					: sandbox->id.inode != 0 && netns_id_equal(sandbox->id, attachment->netns);
-		if (is_meant && !attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface))
+		if (!is_meant)
+			continue;
+		if (attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface))
+			forget_interface(pod, attachment);
+		else
 			detach(pod);
 	}
 }

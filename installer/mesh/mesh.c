@@ -241,6 +241,7 @@ static void prune(struct mesh *mesh)
 		return;
 	}
 	mesh->is_pruned = true;
+	mesh_prune_attachments(mesh);
 	mesh_take_over_host(mesh);
 }
 

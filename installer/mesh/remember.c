@@ -259,6 +259,26 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 	return 0;
 }
 
+static int prune_attachment(void *data, struct attachment *attachment, struct error *error)
+{
+	const struct mesh *mesh = data;
+	bool is_known = attachment->pod_namespace && attachment->pod_name &&
+			mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, attachment->pod_uid);
+	if (is_known || !attachment->netns_path || leads_there(mesh, attachment->netns_path, attachment->netns))
+		return 0;
+	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL,
+		  "container %s is forgotten: its network namespace is gone, and it was of no pod that is known",
+		  attachment->container_id);
+	return attachment_remove(mesh->settings.run_dir, attachment->container_id, attachment->interface, error);
+}
+
+void mesh_prune_attachments(struct mesh *mesh)
+{
+	struct error error = { 0 };
+	if (attachment_list(mesh->settings.run_dir, prune_attachment, NULL, mesh, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+}
+
 /* During an upgrade the predecessor serves plugins until our sockets stand: what it brought in after we read its state. */
 static int recall_late(void *data, struct attachment *attachment, struct error *error)
 {

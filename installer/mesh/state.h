@@ -309,6 +309,8 @@ void mesh_remember_outside(struct mesh *mesh);
 void mesh_save(evutil_socket_t fd, short what, void *data);
 /* Reads what an earlier run left. */
 void mesh_recall(struct mesh *mesh);
+/* Removes attachments of sandboxes that went without a DEL (a runtime that lost them calls none). */
+void mesh_prune_attachments(struct mesh *mesh);
 /* Holds pods of the mesh whose ADD another agent answered after that. */
 void mesh_recall_late(struct mesh *mesh);
 

@@ -249,3 +249,37 @@ def test_an_add_that_the_predecessor_answered_after_its_state_was_read(node):
     runtime.check(pod)
     runtime.delete(pod)
     pod.exit()
+
+
+def test_a_successor_that_ends_at_once_leaves_no_deaf_agent(node, pods):
+    """The predecessor has given its sockets away: it ends, and is started anew, as a DaemonSet's container is."""
+    predecessor = node.agent
+    node.start()
+    assert predecessor.poll() is None
+    node.kill()
+    assert predecessor.wait(20) == 1
+    assert "the successor that took over is gone" in node.log()
+    node.start()
+    for pod in pods:
+        pod.enter()
+    runtime = Runtime(node)
+    runtime.add(node.pod(starts=True))
+
+
+def test_attachments_of_sandboxes_that_went_without_a_del_go(node):
+    """A runtime that lost a sandbox calls no DEL, and containerd no GC. Those of pods that are there stay, whatever became of their
+    namespace, and so do those of namespaces that are there."""
+    runtime = Runtime(node)
+    node.join()
+    lost, kept, hidden = (node.pod(starts=True) for _ in range(3))
+    for pod in (lost, kept, hidden):
+        runtime.add(pod)
+    node.kill()
+    lost.hide()
+    hidden.hide()
+    for pod in (lost, kept):
+        pod.holder.kill()
+        pod.holder.wait()
+    node.start()
+    eventually(lambda: len(runtime.attachments()) == 2, what=node.log)
+    assert {name.partition(":")[0] for name in runtime.attachments()} == {runtime.container(kept), runtime.container(hidden)}
