@@ -12,8 +12,11 @@
 #include "installer/cli/diagnosis.h"
 #include "installer/cli/policies.h"
 #include "installer/cli/print.h"
+#include "installer/cli/reach.h"
 #include "installer/kube/client.h"
 #include "installer/mesh/object.h"
+
+#define PROBE_PORTS_MAX 8
 
 __attribute__((format(printf, 3, 4))) static void step(const char *name, enum colour colour, const char *format, ...)
 {
@@ -153,7 +156,7 @@ static void print_story(const cJSON *pod)
 		     print_seconds((long)json_number(pod, "repairPausedSeconds"), age));
 }
 
-/* What the cluster says of the pod, by a person's kubeconfig. */
+/* What the cluster says of the pod, by a person's kubeconfig; and, in a second one, what connections to it met. */
 struct cluster_story {
 	cJSON *findings; /* [{"kind", "blocked", "finding"}] */
 	char unread[1400];
@@ -171,20 +174,22 @@ static void take_finding(void *data, bool is_blocked, const char *kind, const ch
 		story->blocked = json_text(finding, "finding");
 }
 
-static int ask_cluster(const struct installer_config *config, const char *kubeconfig, const cJSON *pod, struct error *error,
-		       struct cluster_story *story)
+static int ask_pod(struct cluster *cluster, const cJSON *pod, struct error *error, cJSON **ret_object)
 {
-	cleanup_cluster struct cluster *cluster = NULL;
-	cleanup_policies struct policies policies = { 0 };
-	cleanup_cjson cJSON *object = NULL;
-	const char *namespace_name = json_text(pod, "namespace");
-	cleanup_free char *place = kube_escape(namespace_name), *name = kube_escape(json_text(pod, "name")), *path = NULL;
+	cleanup_free char *place = kube_escape(json_text(pod, "namespace")), *name = kube_escape(json_text(pod, "name")),
+			  *path = NULL;
 	if (!place || !name || asprintf(&path, "/api/v1/namespaces/%s/pods/%s", place, name) < 0) {
 		path = NULL;
 		return error_set(error, ENOMEM, "cannot ask the API server");
 	}
-	if (cluster_open(config, kubeconfig, error, &cluster) < 0 || cluster_get(cluster, path, error, &object) < 0 ||
-	    policies_read(cluster, config, namespace_name, error, &policies) < 0)
+	return cluster_get(cluster, path, error, ret_object);
+}
+
+static int ask_cluster(struct cluster *cluster, const struct installer_config *config, const cJSON *pod, const cJSON *object,
+		       struct error *error, struct cluster_story *story)
+{
+	cleanup_policies struct policies policies = { 0 };
+	if (policies_read(cluster, config, json_text(pod, "namespace"), error, &policies) < 0)
 		return -1;
 	policies_of_waypoint(&policies, take_finding, story);
 	policies_of_pod(&policies, object, take_finding, story);
@@ -192,17 +197,43 @@ static int ask_cluster(const struct installer_config *config, const char *kubeco
 	return 0;
 }
 
-/* The agent's own account is never used for this: it may not read policies, and people's rights differ. */
+/* The pod's object, by whatever account there is: a person's, or the agent's own. Policies are asked for by a person's alone:
+ * the agent's may not read them, and people's rights differ. */
 static void read_cluster(const struct installer_config *config, const char *kubeconfig, const cJSON *pod,
-			 struct cluster_story *story)
+			 struct cluster_story *story, cJSON **ret_object)
 {
 	cleanup_free char *own = kubeconfig ? NULL : cluster_kubectls_kubeconfig();
+	cleanup_cluster struct cluster *cluster = NULL;
 	struct error error = { 0 };
-	if (!kubeconfig && !own)
+	bool is_persons = kubeconfig || own;
+	int result = cluster_open(config, kubeconfig ? kubeconfig : own, &error, &cluster);
+	if (result == 0)
+		result = ask_pod(cluster, pod, &error, ret_object);
+	if (result == 0 && is_persons)
+		result = ask_cluster(cluster, config, pod, *ret_object, &error, story);
+	if (!is_persons)
 		snprintf(story->unread, sizeof story->unread,
 			 "waypoint and policies: there is no kubeconfig here (--kubeconfig FILE, or $KUBECONFIG)");
-	else if (ask_cluster(config, kubeconfig ? kubeconfig : own, pod, &error, story) < 0)
+	else if (result < 0)
 		snprintf(story->unread, sizeof story->unread, "waypoint and policies: %s", error.message);
+}
+
+/* What is really answered, whatever policies say. */
+static void try_connections(const struct admin *admin, const cJSON *pod, const cJSON *object, struct cluster_story *story)
+{
+	int ports[PROBE_PORTS_MAX];
+	size_t count = object ? policies_probe_ports(object, ports, PROBE_PORTS_MAX) : 0;
+	reach_try(admin, pod, ports, count, take_finding, story, story->unread, sizeof story->unread);
+}
+
+static void print_reach(const struct cluster_story *story)
+{
+	const cJSON *finding;
+	cJSON_ArrayForEach (finding, story->findings)
+		step(finding == story->findings->child ? "packets" : "",
+		     json_truth(finding, "blocked") ? COLOUR_BAD : COLOUR_GOOD, "%s", json_text(finding, "finding"));
+	if (story->unread[0])
+		step("not tried", COLOUR_SOFT, "%s", story->unread);
 }
 
 static void print_cluster(const struct cluster_story *story)
@@ -231,7 +262,7 @@ int command_explain(int argc, char **argv)
 	cleanup_config_options struct config_options config_options = { 0 };
 	cleanup_admin struct admin admin = { 0 };
 	cleanup_installer_config struct installer_config config = { 0 };
-	cleanup_cjson cJSON *agent = NULL, *pod = NULL;
+	cleanup_cjson cJSON *agent = NULL, *pod = NULL, *object = NULL;
 	cleanup_free char *path = NULL;
 	struct error error = { 0 };
 	if (options_parse(argc, argv, own, &config_options, &name) < 0)
@@ -252,29 +283,40 @@ int command_explain(int argc, char **argv)
 	}
 	struct diagnosis diagnosis;
 	diagnose(pod, agent, &diagnosis);
-	cleanup_cjson cJSON *findings = cJSON_CreateArray();
-	struct cluster_story story = { .findings = findings };
-	if (json_truth(pod, "wanted"))
-		read_cluster(&config, kubeconfig, pod, &story);
+	cleanup_cjson cJSON *findings = cJSON_CreateArray(), *tried = cJSON_CreateArray();
+	struct cluster_story story = { .findings = findings }, reach = { .findings = tried };
+	if (json_truth(pod, "wanted")) {
+		read_cluster(&config, kubeconfig, pod, &story, &object);
+		try_connections(&admin, pod, object, &reach);
+	}
 	if (!diagnosis.is_wrong && story.blocked) {
 		diagnosis.is_wrong = true;
 		snprintf(diagnosis.finding, sizeof diagnosis.finding,
 			 "It is in the mesh, nothing is wrong with it on this node, and the cluster stands in its way: %s.",
 			 story.blocked);
+	} else if (!diagnosis.is_wrong && reach.blocked) {
+		diagnosis.is_wrong = true;
+		snprintf(diagnosis.finding, sizeof diagnosis.finding,
+			 "It is in the mesh, nothing is wrong with it on this node, and something drops its packets: %s.",
+			 reach.blocked);
 	}
 	if (is_json) {
 		if (!cJSON_AddBoolToObject(pod, "healthy", !diagnosis.is_wrong) ||
 		    !cJSON_AddStringToObject(pod, "finding", diagnosis.finding) ||
 		    !cJSON_AddStringToObject(pod, "next", diagnosis.next) ||
 		    !cJSON_AddItemReferenceToObject(pod, "policies", findings) ||
-		    !cJSON_AddStringToObject(pod, "unread", story.unread) || print_json(pod) < 0)
+		    !cJSON_AddStringToObject(pod, "unread", story.unread) ||
+		    !cJSON_AddItemReferenceToObject(pod, "reach", tried) ||
+		    !cJSON_AddStringToObject(pod, "untried", reach.unread) || print_json(pod) < 0)
 			return EXIT_STATUS_FAILED;
 	} else {
 		print_story(pod);
 		if (!json_truth(agent, "ready"))
 			step("agent", COLOUR_BAD, "not ready: %s", json_text(agent, "reason"));
-		if (json_truth(pod, "wanted"))
+		if (json_truth(pod, "wanted")) {
 			print_cluster(&story);
+			print_reach(&reach);
+		}
 		enum colour colour = diagnosis.is_wrong ? COLOUR_BAD : COLOUR_GOOD;
 		printf("\n%s%s%s\n", colour_begin(colour), diagnosis.finding, colour_end(colour));
 		if (diagnosis.next[0])

@@ -5,6 +5,7 @@
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "installer/cli/cluster.h"
 
@@ -36,5 +37,8 @@ void policies_of_waypoint(struct policies *policies, policy_finding finding, voi
 /* Of one pod, an object of the API server; each policy that selects it is named, and the waypoints of its services and its own.
  * Waypoints that a label names are read here: `unread` may grow. */
 void policies_of_pod(struct policies *policies, const cJSON *pod, policy_finding finding, void *data);
+
+/* The numbers of the ports that the kubelet probes over the network, each once. Returns how many: at most `max`. */
+size_t policies_probe_ports(const cJSON *pod, int *ports, size_t max);
 
 #endif

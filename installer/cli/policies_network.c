@@ -121,6 +121,20 @@ static size_t ports_of_probes(const cJSON *pod, struct port ports[PORTS_MAX])
 	return count;
 }
 
+size_t policies_probe_ports(const cJSON *pod, int *ports, size_t max)
+{
+	struct port all[PORTS_MAX];
+	size_t count = 0, found = ports_of_probes(pod, all);
+	for (size_t i = 0; i < found && count < max; i++) {
+		bool is_known = all[i].number <= 0 || all[i].number > 65535;
+		for (size_t k = 0; k < count && !is_known; k++)
+			is_known = ports[k] == all[i].number;
+		if (!is_known)
+			ports[count++] = all[i].number;
+	}
+	return count;
+}
+
 /* False: no probe of the pod comes from it. An IPv6 probe has the host's own address where IPv6 is not redirected. */
 static bool probe_address(const struct policies *policies, const cJSON *pod, struct pod_address *ret_address)
 {

@@ -8,6 +8,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DEBIAN = ("etcd", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "busybox", "openssl", "nft", "ip")
 
 
+class Missing(Exception):
+    """Says which components are not on this machine."""
+
+
 class Components:
     def __init__(self):
         done = subprocess.run([os.path.join(HERE, "components"), "--check"], capture_output=True, text=True, check=False)
@@ -16,8 +20,8 @@ class Components:
         if not os.path.exists("/usr/lib/cni/bridge"):
             missing.append("/usr/lib/cni/bridge (Debian's containernetworking-plugins)")
         if missing:
-            raise AssertionError("the real node needs what is not here: " + ", ".join(missing) +
-                                 "; `make test-node` builds and installs all of it")
+            raise Missing("the real node needs what is not here: " + ", ".join(missing) +
+                          "; `make test-node` builds and installs all of it")
         self.folder = done.stdout.strip()
         with open(os.path.join(HERE, "versions"), encoding="ascii") as file:
             self.versions = dict(re.findall("^([A-Z0-9_]+)=(.*)$", file.read(), re.MULTILINE))

@@ -4,11 +4,12 @@
            `pytestmark = on(KIND...)`, and made anew after a test that failed on it."""
 import os
 import shutil
+import time
 
 import pytest
 
 from .cluster import Cluster
-from .components import Components
+from .components import Components, Missing
 from .machine import ADDRESS
 from .pods import Workspace
 from .product import Product
@@ -24,14 +25,44 @@ USUAL = "bridge-dual-containerd1"
 
 
 @pytest.fixture(scope="session")
-def components():
-    return Components()
+def components(request):
+    return request.config.node_components
+
+
+def pytest_collection_finish(session):
+    """Before the first case: where a component is missing nothing is run. Cases of the machine alone need none."""
+    needs = any("components" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needs and not session.config.option.collectonly:
+        try:
+            session.config.node_components = Components()
+        except Missing as missing:
+            pytest.exit(str(missing), returncode=1)
 
 
 @pytest.fixture(scope="session")
 def build():
     """Where the product was built."""
     return os.path.abspath(os.environ["AMBIENT_BUILD"])
+
+
+# NODE_SECONDS in the environment: a case begins only within so many seconds from the start (CI). What did not is named at the end.
+BEGUN = time.monotonic()
+NOT_RUN = []
+
+
+def pytest_runtest_protocol(item):
+    seconds = float(os.environ.get("NODE_SECONDS", "inf"))
+    if time.monotonic() < BEGUN + seconds:
+        return None
+    NOT_RUN.append(item.nodeid)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter):
+    if NOT_RUN:
+        terminalreporter.section(f"NOT RUN, for want of time: {len(NOT_RUN)} cases", sep="=", red=True)
+        for name in NOT_RUN:
+            terminalreporter.line(f"NOT RUN {name}")
 
 
 class Node:

@@ -32,6 +32,20 @@ def make_layer(files, folders=(), links=()):
     return layer.getvalue()
 
 
+def layer_of_tree(root):
+    """A layer of a folder's files and folders, with their modes; all root's."""
+    def owned(entry):
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = "root"
+        return entry
+
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for name in sorted(os.listdir(root)):
+            tar.add(os.path.join(root, name), arcname=name, filter=owned)
+    return layer.getvalue()
+
+
 def write_image(path, name, layer, config):
     """An OCI layout as `ctr images import` reads it."""
     blobs = {}

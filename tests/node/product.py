@@ -5,10 +5,11 @@ import os
 import re
 
 from .api import ApiError
-from .images import make_layer, write_image
+from .images import layer_of_tree, write_image
 from .waiting import wait_until
 
-CHART = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "deploy/helm/ambient-cni")
+DEPLOY = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "deploy")
+CHART, CONTAINERFILE = os.path.join(DEPLOY, "helm/ambient-cni"), os.path.join(DEPLOY, "Containerfile")
 NAMESPACE, DAEMON_SET, RELEASE = "istio-system", "istio-cni-node", "istio-cni"
 REPOSITORY = "localhost/ambient-cni"
 TUNNEL_SOCKET = "/var/run/ztunnel/ztunnel.sock"
@@ -41,14 +42,16 @@ class Product:
 
     # --- image and chart
 
-    def import_image(self, tag, installer=None):
-        """The image's file tree: two programs, nothing else."""
+    def import_image(self, tag):
+        """The image of `make image`: the tree of files that its build stage leaves (deploy/build.sh), and what deploy/Containerfile says."""
         path = os.path.join(self.machine.state, f"ambient-cni-{tag}.tar")
-        layer = make_layer({"usr/local/bin/ambient-installer": installer or os.path.join(self.static, "ambient-installer"),
-                            "usr/local/bin/ambient-cni": os.path.join(self.static, "ambient-cni")},
-                           folders=("usr", "usr/local", "usr/local/bin"))
-        write_image(path, f"{REPOSITORY}:{tag}", layer, {"Entrypoint": ["/usr/local/bin/ambient-installer"], "Cmd": ["--help"],
-                                                         "Env": ["PATH=/usr/local/bin"]})
+        config = {}
+        with open(CONTAINERFILE, encoding="utf-8") as file:
+            last_stage = file.read().rpartition("\nFROM ")[2]
+        assert last_stage.startswith("scratch\n"), "the image has a base that this one lacks"
+        for word, value in re.findall("^(ENV|ENTRYPOINT|CMD) (.*)$", last_stage, re.MULTILINE):
+            config[{"ENV": "Env", "ENTRYPOINT": "Entrypoint", "CMD": "Cmd"}[word]] = [value] if word == "ENV" else json.loads(value)
+        write_image(path, f"{REPOSITORY}:{tag}", layer_of_tree(os.path.join(self.static, "root")), config)
         self.cluster.import_image(path)
 
     def helm(self, *arguments, stdin=None):
@@ -110,7 +113,7 @@ class Product:
                 + (self.cluster.kubectl("logs", "-n", NAMESPACE, f"ds/{DAEMON_SET}", "--previous", check=False)))
 
     def command(self, *arguments, check=True):
-        """ambient-installer's command line in the agent's pod."""
+        """ambient-installer's command line in the agent's pod; without `check`, whatever its exit status says."""
         return self.cluster.kubectl("exec", "-n", NAMESPACE, self.agent(), "--", "ambient-installer", *arguments, check=check)
 
     def stop(self):

@@ -1,7 +1,9 @@
 """The product is upgraded, uninstalled, refused what it must not have, and stands beside a firewall."""
 import base64
+import concurrent.futures
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -40,30 +42,55 @@ def test_the_chart_is_accepted_by_the_api_server(node):
         assert f"daemonset.apps/{DAEMON_SET}" in said
 
 
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+# Everything that the agent asks the API server for (installer/kube/); the chart gives it no more.
+NEEDED = {"pods": ("get", "list", "watch"), "namespaces": ("get", "list", "watch"), "pods/status": ("patch",), "nodes": ("get",),
+          "events": ("create",)}
+
+
 def test_the_service_account_may_do_what_it_needs_and_nothing_else(node):
-    def may(verb, resource, namespace="default", subresource=None, name=None):
+    def may(verb, resource, namespace="default", name=None):
+        resource, _, subresource = resource.partition("/")
         arguments = [verb, resource + (f"/{name}" if name else "")] + ([f"--subresource={subresource}"] if subresource else [])
-        where = [] if namespace is None else [f"--namespace={namespace}"]
+        where = [f"--namespace={namespace}"] if resource not in ("nodes", "namespaces") else []
         return node.cluster.kubectl("auth", "can-i", *arguments, *where, f"--as={ACCOUNT}", check=False).strip() == "yes"
 
-    for resource in ("pods", "namespaces"):
-        for verb in ("get", "list", "watch"):
-            assert may(verb, resource), (verb, resource)
-    assert may("patch", "pods", subresource="status")
-    assert may("get", "daemonsets.apps", NAMESPACE, name=DAEMON_SET)
-    assert may("get", "nodes")
-    assert may("create", "events")
-    for verb in ("create", "update", "patch", "delete"):
-        for resource in ("pods", "namespaces", "nodes", "configmaps", "daemonsets.apps", "deployments.apps"):
-            assert not may(verb, resource), (verb, resource)
-    for verb in ("get", "list", "watch"):
-        for resource in ("secrets", "configmaps", "serviceaccounts", "deployments.apps", "daemonsets.apps"):
-            assert not may(verb, resource), (verb, resource)
+    for resource, needed in NEEDED.items():
+        for verb in VERBS:
+            assert may(verb, resource) == (verb in needed), (verb, resource)
+    for verb in VERBS:
+        assert may(verb, "daemonsets.apps", NAMESPACE, name=DAEMON_SET) == (verb == "get"), verb
+    assert not may("get", "daemonsets.apps", NAMESPACE, name="other")
     assert not may("get", "daemonsets.apps", "kube-system", name=DAEMON_SET)
-    assert not may("create", "pods", subresource="exec")
-    assert not may("create", "serviceaccounts", subresource="token")
-    assert not may("impersonate", "users")
-    assert not may("patch", "nodes", subresource="status")
+    for verb, resource in (("create", "pods/exec"), ("create", "serviceaccounts/token"), ("get", "secrets"), ("patch", "nodes/status"),
+                           ("impersonate", "users"), ("bind", "clusterroles.rbac.authorization.k8s.io"),
+                           ("escalate", "clusterroles.rbac.authorization.k8s.io")):
+        assert not may(verb, resource), (verb, resource)
+
+
+def test_the_service_account_may_do_nothing_of_all_that_the_server_knows(node):
+    """The same question, without kubectl, of every resource and subresource that the API server serves, with every verb that it has."""
+    def groups():
+        yield "", "/api/v1"
+        for group in node.api.request("GET", "/apis")["groups"]:
+            yield group["name"], f"/apis/{group['preferredVersion']['groupVersion']}"
+
+    def is_allowed(what):
+        verb, group, resource, namespace = what
+        resource, _, subresource = resource.partition("/")
+        review = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "spec": {
+            "user": ACCOUNT, "groups": ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"],
+            "resourceAttributes": {"verb": verb, "group": group, "resource": resource, "subresource": subresource,
+                                   "namespace": namespace}}}
+        return node.api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"]
+
+    asked = [(verb, group, entry["name"], NAMESPACE if entry["namespaced"] else "") for group, path in groups()
+             for entry in node.api.request("GET", path)["resources"] for verb in entry["verbs"]]
+    assert len(asked) > 300
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        allowed = {(verb, resource) for (verb, group, resource, _), is_it in zip(asked, pool.map(is_allowed, asked))
+                   if is_it and group not in ("authentication.k8s.io", "authorization.k8s.io")}  # about oneself: everybody's
+    assert allowed == {(verb, resource) for resource, verbs in NEEDED.items() for verb in verbs}
 
 
 def test_an_upgrade_under_churn(node, make_workspace):
@@ -111,10 +138,21 @@ table ip engine {{
 }}
 """)
 
+    def explain(*texts):
+        """All of them are in what the command says in the agent's pod, where no person's account is."""
+        said = node.product.command("explain", f"{workspace.name}/server", check=False)
+        for text in texts:
+            assert text in said, said
+        return said
+
+    blocked = "nothing is wrong with it on this node, and something drops its packets: "
     hbone, probe = "tcp dport 15008", "ip saddr 169.254.7.127"
+    explain("reaches port 15008", "the node reaches port 8080, from 169.254.7.127 as the kubelet's probes do")
     try:
         allow()
         wait_until(lambda: not workspace.is_ready("server"), 30, "default deny fails the probe", explain=workspace.explain)
+        explain(f"({workspace.name}/client) sends to {address} port 15008 gets no answer", "must let TCP 15008 in",
+                f"what the node sends to {address} port 8080 from 169.254.7.127 gets no answer", blocked)
         allow(hbone)
         # The mesh gets through: a new client's first packet. The kubelet does not.
         events = node.product.events()
@@ -122,10 +160,11 @@ table ip engine {{
                          init=[container("init", "workload", "first", address, "8080")])
         workspace.wait_ready("through")
         assert events.all(event="hbone", uid=uid)
-        time.sleep(3)
+        explain("reaches port 15008", blocked + "the kubelet's probes do not get through")
         assert not workspace.is_ready("server")
         allow(hbone, probe)
         workspace.wait_ready("server")
+        assert blocked not in explain("reaches port 15008", "the node reaches port 8080")
         # Who is not in the mesh does not get in.
         outside = make_workspace(node)
         outside.create("outside", container("c", "sh", "-c", f"timeout 3 workload first {address} 8080 && exit 1; exec workload pause"))
@@ -135,6 +174,40 @@ table ip engine {{
     finally:
         node.machine.run("nft", "delete table ip engine", check=False)
     assert workspace.redirection("server") == "enabled"
+
+
+@pytest.mark.on("ptp-ipv4-containerd2")
+def test_network_policies_beside_the_mesh(node, make_workspace):
+    """The same three steps as objects of the cluster, read with a person's account on the node; there is no engine here that enforces
+    them, so `explain` tells what an engine would do."""
+    workspace = make_workspace(node, AMBIENT)
+    workspace.create("server", server(8080))
+    workspace.wait_ready("server")
+    workspace.wait_redirection("server", "enabled")
+    binary = os.path.join(node.machine.state, "ambient-installer")
+    shutil.copy(os.path.join(node.product.static, "ambient-installer"), binary)
+
+    def explain():
+        return node.machine.run(binary, "explain", f"{workspace.name}/server", "--kubeconfig=/etc/kubernetes/admin.conf", check=False)
+
+    def allow(*rules):
+        spec = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": list(rules)}
+        node.cluster.kubectl("apply", "-n", workspace.name, "-f", "-", stdin=json.dumps(
+            {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "engine"}, "spec": spec}))
+
+    hbone = {"ports": [{"protocol": "TCP", "port": 15008}], "from": [{"podSelector": {}}]}
+    probe = {"from": [{"ipBlock": {"cidr": "169.254.7.127/32"}}]}
+    assert "none selects it" in explain()
+    allow()
+    said = explain()
+    assert "engine lets no TCP 15008 in" in said and "the cluster stands in its way" in said, said
+    allow(hbone)
+    said = explain()
+    assert "engine lets TCP 15008 in, for some peers only" in said, said
+    assert "the cluster stands in its way: engine lets nothing in to port 8080 from 169.254.7.127" in said, said
+    allow(hbone, probe)
+    said = explain()
+    assert "stands in its way" not in said and "nothing is wrong with it on this node.\n" in said, said
 
 
 def test_an_uninstall_strands_nothing(node, make_workspace):
