@@ -44,6 +44,13 @@ void mesh_annotation_cancel(struct mesh_pod *pod)
 	pod->patch = NULL;
 }
 
+static void try_later(struct mesh_pod *pod)
+{
+	double wait = RETRY_LEAST * (double)(1U << (pod->annotate_failures < 8 ? pod->annotate_failures : 8));
+	pod->annotate_after = mesh_now() + (wait < RETRY_MOST ? wait : RETRY_MOST);
+	pod->annotate_failures++;
+}
+
 static void answered(void *data, enum source_outcome outcome, const cJSON *object, const struct error *error)
 {
 	struct mesh_pod *pod = data;
@@ -56,20 +63,20 @@ static void answered(void *data, enum source_outcome outcome, const cJSON *objec
 		pod->annotate_failures = 0;
 		set_text(&pod->annotation, pod->patch_value);
 		break;
-	case SOURCE_GONE: /* the watch will say so too */
+	case SOURCE_GONE: /* the watch will say so too, unless something on the way to the server has said it */
 		metrics->annotation_patches[METRICS_PATCH_GONE]++;
 		set_text(&pod->annotation, pod->patch_value);
+		pod->is_missed = true;
+		try_later(pod);
 		break;
-	case SOURCE_FAILED: {
+	case SOURCE_FAILED:
 		metrics->annotation_patches[METRICS_PATCH_FAILED]++;
-		double wait = RETRY_LEAST * (double)(1U << (pod->annotate_failures < 8 ? pod->annotate_failures : 8));
-		pod->annotate_after = mesh_now() + (wait < RETRY_MOST ? wait : RETRY_MOST);
-		if (pod->annotate_failures++ == 0)
+		if (pod->annotate_failures == 0)
 			mesh_log(pod, LOG_LEVEL_WARN, "annotate", "cannot set annotation %s, it is tried again: %s",
 				 ANNOTATION_REDIRECTION, error->message);
+		try_later(pod);
 		metrics->reconcile_errors[METRICS_STEP_ANNOTATION]++;
 		break;
-	}
 	}
 	mesh_queue(pod);
 }

@@ -1,6 +1,9 @@
-/* A pod that a list did not name while its ADD was under way. It was read by itself for the ADD, maybe after the list was made,
- * so that it is not gone for certain; and if it is, no watch that begins with that list ever says so. When the ADD is over it
- * is read once more. */
+/* A pod of which somebody says that it is gone who may be wrong. It is read once more.
+ *
+ * A list did not name it while its ADD was under way: it was read by itself for the ADD, maybe after the list was made; and if
+ * it is gone, no watch that begins with that list ever says so. It is read when the ADD is over.
+ *
+ * A patch was answered with 404, which something between us and the server may have said. */
 #include <string.h>
 
 #include "installer/mesh/state.h"
@@ -18,6 +21,9 @@ static void was_read(void *data, enum source_outcome outcome, const cJSON *objec
 		mesh_log(pod, LOG_LEVEL_DEBUG, "decide", "cannot read whether the pod is still there: %s", error->message);
 	bool is_read = outcome == SOURCE_DONE && pod_from_json(object, &problem, &read) == 0;
 	bool is_there = is_read && strcmp(read->uid, pod->uid) == 0;
+	/* A patch was not made, then. */
+	if (is_there)
+		pod->is_annotation_off = false;
 	if (outcome == SOURCE_GONE || (is_read && !is_there))
 		mesh_pod_is_gone(pod);
 	else if (!is_read || mesh_put_pod(mesh, &read, &problem, NULL) < 0)

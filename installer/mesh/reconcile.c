@@ -299,6 +299,8 @@ static void finish_release(struct mesh_pod *pod)
 	}
 	if (!pod->object && !pod->arrival)
 		mesh_forget_pod(pod);
+	else if (pod->annotation)
+		mesh_queue(pod);
 }
 
 static void release(struct mesh_pod *pod)

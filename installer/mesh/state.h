@@ -61,7 +61,7 @@ struct mesh_pod {
 	/* As the source has it. */
 	struct pod *object; /* NULL: not (yet, or any more) */
 	bool is_listed;	    /* named in the list that is under way */
-	bool is_missed;	    /* not named in the last one, which may be older than the ADD that was under way */
+	bool is_missed;	    /* somebody says that it is gone, who may be wrong (missed.c) */
 	struct source_request *missed_request;
 	double gone_at;	   /* when the source let go of it; 0: it did not */
 	char *static_hash; /* config.hash of a static pod's mirror, which outlives the object; NULL: it is none. Owned */

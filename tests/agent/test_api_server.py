@@ -2,6 +2,8 @@
 import signal
 import time
 
+import pytest
+
 from .cluster import DAEMON_SET, SYSTEM
 from .cni import Runtime
 from .node import eventually
@@ -112,6 +114,36 @@ def test_patches_meet_conflicts_and_deleted_pods(cluster):
     pods[0].hide()
     pods[0].exit()
     assert all(body["metadata"]["uid"] for _, _, _, body in cluster.api.patches)
+
+
+@pytest.mark.parametrize("fault", [(409, 3), (422, 3), (429, 2), (500, 3), (503, 3), (403, 3), (401, 2), (404, 3), (0, 3), ("close", 3),
+                                   ("truncate", 2)], ids=lambda fault: str(fault[0]))
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_patches_that_are_refused_are_made_again(cluster, fault, way):
+    """Whatever a server, or something on the way to it, says: in the end the annotation tells the truth, and nobody was hurried."""
+    status, times = fault
+    pod = cluster.pod()
+    if way == "out":
+        cluster.join()
+        cluster.enabled()
+    cluster.api.fail(r"PATCH .*/status", status, times=times, retry_after=1 if status == 429 else None)
+    before = len(cluster.api.requests)
+    (cluster.join if way == "in" else cluster.leave)()
+    eventually(lambda: pod.annotation() == ("enabled" if way == "in" else None), what=lambda: cluster.log()[-4000:])
+    assert pod.redirects() == (way == "in")
+    patches = [request for request in cluster.api.requests[before:] if request[0] == "PATCH"]
+    assert len(patches) <= times + 2, patches
+    eventually(pod.is_enabled if way == "in" else pod.is_out)
+
+
+def test_a_server_that_knows_no_status_of_pods_is_not_hurried(cluster):
+    """Each patch meets 404, and the pod is there: asked again, ever more seldom."""
+    cluster.api.fail(r"PATCH .*/status", 404, times=1000)
+    pod = cluster.pod()
+    cluster.join()
+    pod.enter()
+    time.sleep(2)
+    assert 2 <= len([request for request in cluster.api.requests if request[0] == "PATCH"]) <= 10
 
 
 def test_a_successor_of_the_same_name_is_not_patched_late(cluster):
