@@ -229,7 +229,7 @@ static int read_file(const char *path, struct error *error, struct attachment *r
 			*ret_found = false;
 			return 0;
 		}
-		return error_set(error, 0, "%s", problem.message);
+		return error_say(error, problem.number, "%s", problem.message);
 	}
 	if (json_parse(text, length, FILE_MAX, path, &problem, &json) == 0 &&
 	    json_get_integer(json, "version", "", 1, VERSION, &problem, &version) == 0 &&
@@ -307,11 +307,14 @@ int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachm
 	__attribute__((cleanup(cleanup_closedirp))) DIR *stream = opendir(directory);
 	if (!stream)
 		return errno == ENOENT ? 0 : error_set(error, errno, "cannot list %s", directory);
+	struct error missed = { 0 };
 	for (;;) {
 		errno = 0;
 		const struct dirent *entry = readdir(stream);
+		if (!entry && errno != 0)
+			return error_set(error, errno, "cannot list %s", directory);
 		if (!entry)
-			return errno == 0 ? 0 : error_set(error, errno, "cannot list %s", directory);
+			return error_is_set(&missed) ? error_say(error, missed.number, "%s", missed.message) : 0;
 		size_t length = strlen(entry->d_name);
 		remove_abandoned(dirfd(stream), entry->d_name);
 		if (length < 6 || strcmp(entry->d_name + length - 5, ".json") != 0)
@@ -325,6 +328,8 @@ int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachm
 		if (read_file(path, &problem, &attachment, &found) < 0) {
 			if (corrupt)
 				corrupt(data, problem.message);
+			else if (error_may_pass(problem.number))
+				error_say(&missed, problem.number, "%s", problem.message);
 		} else if (found && visit(data, &attachment, error) < 0) {
 			return -1;
 		}

@@ -23,7 +23,10 @@ int netns_check(int fd, struct error *error)
 	if (fstatfs(fd, &filesystem) < 0)
 		return error_set(error, errno, "cannot look at the network namespace");
 	/* Only on nsfs does the ioctl mean what it should: elsewhere its number may be another's. */
-	if (filesystem.f_type != NSFS_MAGIC || ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
+	int kind = filesystem.f_type == NSFS_MAGIC ? ioctl(fd, NS_GET_NSTYPE) : 0;
+	if (kind < 0 && error_may_pass(errno))
+		return error_set(error, errno, "cannot ask of what kind the namespace is");
+	if (kind != CLONE_NEWNET)
 		return error_say(error, EINVAL, "it is not a network namespace");
 	return 0;
 }

@@ -25,8 +25,9 @@ static int open_by_path(const char *path, const struct netns_id *expected, struc
 	return steal_fd(&netns);
 }
 
-void sandbox_open(struct call *call, const struct attachment *remembered, int *ret_netns)
+int sandbox_open(struct call *call, const struct attachment *remembered, struct error *error, int *ret_netns)
 {
+	struct error unknown = { 0 };
 	const char *const paths[] = { call->netns_path, remembered ? remembered->netns_path : NULL };
 	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
 		struct error problem = { 0 };
@@ -35,11 +36,16 @@ void sandbox_open(struct call *call, const struct attachment *remembered, int *r
 		int netns = open_by_path(paths[i], remembered ? &remembered->netns : NULL, &problem);
 		if (netns >= 0) {
 			*ret_netns = netns;
-			return;
+			return 0;
 		}
+		if (error_may_pass(problem.number))
+			error_say(&unknown, problem.number, "%s", problem.message);
 		call_remark(call, LOG_LEVEL_DEBUG, "nothing to release there: %s", problem.message);
 	}
+	if (error_is_set(&unknown))
+		return error_say(error, unknown.number, "%s", unknown.message);
 	*ret_netns = -1;
+	return 0;
 }
 
 /* Whether an attachment other than (container_id, interface) stands for the same namespace. */
@@ -51,7 +57,7 @@ struct search {
 
 static int look_for_other(void *data, struct attachment *attachment, struct error *error)
 {
-	(void)error;
+	struct error problem = { 0 };
 	struct search *search = data;
 	if (search->found || !attachment->is_enrolled || !netns_id_equal(attachment->netns, search->netns))
 		return 0;
@@ -60,7 +66,9 @@ static int look_for_other(void *data, struct attachment *attachment, struct erro
 		return 0;
 	/* One whose namespace has gone, and whose inode was given out again, stands for nothing. */
 	cleanup_close int still_there =
-		attachment->netns_path ? open_by_path(attachment->netns_path, &search->netns, NULL) : -1;
+		attachment->netns_path ? open_by_path(attachment->netns_path, &search->netns, &problem) : -1;
+	if (still_there < 0 && error_may_pass(problem.number))
+		return error_say(error, problem.number, "%s", problem.message);
 	search->found = still_there >= 0 || !attachment->netns_path;
 	return 0;
 }
@@ -86,7 +94,11 @@ int sandbox_release(struct call *call, int netns, struct error *error)
 
 int sandbox_release_remembered(struct call *call, const struct attachment *attachment, struct error *error)
 {
-	cleanup_close int netns = attachment->netns_path ? open_by_path(attachment->netns_path, &attachment->netns, NULL) : -1;
+	struct error problem = { 0 };
+	cleanup_close int netns =
+		attachment->netns_path ? open_by_path(attachment->netns_path, &attachment->netns, &problem) : -1;
+	if (netns < 0 && error_may_pass(problem.number))
+		return error_say(error, problem.number, "%s", problem.message);
 	return release(call, attachment->container_id, attachment->interface, netns, error);
 }
 
@@ -110,8 +122,9 @@ int sandbox_remove_leftovers(struct call *call, int netns, struct error *error)
 	struct search search = { 0 };
 	bool touched = false;
 	/* Where we can't even look, no ADD ever wrote: a pod outside the mesh starts on a kernel without nftables. */
-	if (is_touched(netns, NULL, &touched) < 0)
-		return 0;
+	struct error problem = { 0 };
+	if (is_touched(netns, &problem, &touched) < 0)
+		return error_may_pass(problem.number) ? error_say(error, problem.number, "%s", problem.message) : 0;
 	/* The attachments are read only where there can be a table of ours: nearly never. */
 	if (touched && (netns_identify(netns, error, &search.netns) < 0 ||
 			attachment_list(call->config.run_dir, look_for_other, NULL, &search, error) < 0))

@@ -5,8 +5,9 @@
 #include "plugin/call.h"
 
 /* Opens the namespace that a DEL or GC is about: that at CNI_NETNS, or else at the remembered path, provided that it is still
- * the remembered one (`remembered` may be NULL) and not the host's. `ret_netns` is -1 where there is none any more. */
-void sandbox_open(struct call *call, const struct attachment *remembered, int *ret_netns);
+ * the remembered one (`remembered` may be NULL) and not the host's. `ret_netns` is -1 where there is none any more. Fails when
+ * that can't be told at the moment: forgotten then, its rules would stay for ever. */
+int sandbox_open(struct call *call, const struct attachment *remembered, struct error *error, int *ret_netns);
 
 /* Forgets the call's attachment, and removes our rules from the namespace unless another attachment of the same sandbox is
  * left. `netns` is -1 where there is none any more. What is gone already is no error. */

@@ -20,10 +20,16 @@ enum cni_code verb_del(struct call *call, struct error *error)
 	bool is_remembered = false;
 	struct error problem = { 0 };
 	if (attachment_read(call->config.run_dir, call->container_id, call->interface, &problem, &remembered, &is_remembered) <
-	    0)
+	    0) {
+		/* Without CNI_NETNS nothing else says where the rules are. */
+		if (error_may_pass(problem.number)) {
+			error_say(error, problem.number, "%s", problem.message);
+			return CNI_IO_FAILURE;
+		}
 		call_remark(call, LOG_LEVEL_WARN, "%s", problem.message);
-
-	sandbox_open(call, is_remembered ? &remembered : NULL, &netns);
+	}
+	if (sandbox_open(call, is_remembered ? &remembered : NULL, error, &netns) < 0)
+		return CNI_IO_FAILURE;
 	/* The installer first: it must not take the removal of the rules for drift. */
 	if (call->config.enrollment == ENROLLMENT_INSTALLER) {
 		enum cni_code code;

@@ -55,7 +55,8 @@ int attachment_remove(const char *run_dir, const char *container_id, const char 
 bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface);
 
 /* Calls `visit` for each; a visitor that returns -1 ends the walk. Files that can't be understood are set aside and told to
- * `corrupt` (may be NULL). */
+ * `corrupt`; so are those that can't be read at the moment. Without `corrupt` the walk goes on, and fails at its end when there
+ * was one that could not be read. */
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
 		    void (*corrupt)(void *data, const char *message), void *data, struct error *error);
 

@@ -10,6 +10,7 @@
 #ifndef AMBIENT_ERROR_H
 #define AMBIENT_ERROR_H
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 
@@ -27,6 +28,14 @@ int error_say(struct error *error, int number, const char *format, ...) __attrib
 
 /* Puts "message: " in front of what is there. Always returns -1. */
 int error_wrap(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Whether a cause lies in what there was at the moment (descriptors, memory, buffers, a disk) and not in the thing that was
+ * looked at: nothing follows from such an error, neither that something is there nor that it is gone. */
+static inline bool error_may_pass(int number)
+{
+	return number == EMFILE || number == ENFILE || number == ENOMEM || number == ENOBUFS || number == ENOSPC ||
+	       number == EIO || number == EINTR || number == EAGAIN;
+}
 
 static inline bool error_is_set(const struct error *error)
 {

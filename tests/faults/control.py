@@ -9,12 +9,16 @@ import subprocess
 BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
 LIBRARY = BUILD / "tests" / "faults.so"
 CALLS = ["none", "malloc", "open", "socket", "bind", "connect", "sendmsg", "recvmsg", "fsync", "rename", "fstat", "setns", "read",
-         "write", "accept"]
+         "write", "accept", "stat", "descriptor", "directory", "unlink", "attribute", "option", "wait", "watch", "process", "close",
+         "netlink"]
 # What each call fails with; 0: it does half of it.
 NUMBERS = {"malloc": [errno.ENOMEM], "open": [errno.EMFILE, errno.ENOSPC], "socket": [errno.EMFILE], "bind": [errno.ENOMEM],
            "connect": [errno.EAGAIN], "sendmsg": [errno.ENOBUFS, errno.EINTR], "recvmsg": [errno.ENOBUFS, errno.EINTR],
            "fsync": [errno.EIO], "rename": [errno.ENOSPC], "fstat": [errno.EIO], "setns": [errno.EPERM],
-           "read": [0, errno.EINTR, errno.EIO], "write": [0, errno.EINTR, errno.ENOSPC], "accept": [errno.EMFILE]}
+           "read": [0, errno.EINTR, errno.EIO], "write": [0, errno.EINTR, errno.ENOSPC], "accept": [errno.EMFILE],
+           "stat": [errno.EIO], "descriptor": [errno.EMFILE], "directory": [errno.ENOSPC], "unlink": [errno.EROFS],
+           "attribute": [errno.EIO], "option": [errno.ENOMEM], "wait": [errno.EINTR], "watch": [errno.ENOSPC],
+           "process": [errno.EAGAIN], "close": [errno.EIO], "netlink": [errno.EINVAL]}
 # The sanitizer's own malloc comes first, so that ours never sees a call: without it, those are the cases that are left.
 SANITIZER = []
 if "ASAN_OPTIONS" in os.environ:

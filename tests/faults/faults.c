@@ -5,19 +5,33 @@
  * in the middle of one step. Without the variable nothing fails.
  *
  * Calls that the C library makes inside of itself are not seen (fopen's open, say), allocations are. */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <poll.h>
 #include <sched.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* The same numbers and the same layout are in tests/faults/control.py. */
@@ -37,6 +51,17 @@ enum call {
 	CALL_READ,
 	CALL_WRITE,
 	CALL_ACCEPT,
+	CALL_STAT,
+	CALL_DESCRIPTOR, /* what makes a descriptor, other than those above */
+	CALL_DIRECTORY,	 /* made, read */
+	CALL_UNLINK,
+	CALL_ATTRIBUTE, /* modes, flags, locks, positions, links, kinds of file systems */
+	CALL_OPTION,	/* of sockets and devices */
+	CALL_WAIT,
+	CALL_WATCH, /* epoll, inotify: one more descriptor or file to watch */
+	CALL_PROCESS,
+	CALL_CLOSE,   /* closed all the same, as Linux does it */
+	CALL_NETLINK, /* the kernel refuses one message: it is sent with a type that does not exist */
 	CALL_COUNT
 };
 
@@ -186,29 +211,113 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 	return fails(CALL_ACCEPT) ? -1 : NEXT(accept4)(fd, address, length, flags);
 }
 
-ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+/* Netlink messages that are sent. The kernel itself is to refuse one, so that nothing of it is done: it gets a type that its
+ * family does not have. In a transaction of nftables that is one message of many, between begin and end. */
+
+#define LONGEST (1 << 20)
+
+static uint32_t refused; /* sequence number of the refused message */
+
+static int socket_option(int fd, int option)
 {
-	return fails(CALL_SENDMSG) ? -1 : NEXT(sendmsg)(fd, message, flags);
+	int value = -1;
+	socklen_t length = sizeof value;
+	return syscall(SYS_getsockopt, fd, SOL_SOCKET, option, &value, &length) == 0 ? value : -1;
 }
 
-ssize_t send(int fd, const void *bytes, size_t length, int flags)
+static void refuse_one(char *bytes, size_t length, int is_nftables)
 {
-	return fails(CALL_SENDMSG) ? -1 : NEXT(send)(fd, bytes, length, flags);
+	for (size_t at = 0; at + sizeof(struct nlmsghdr) <= length;) {
+		struct nlmsghdr *message = (struct nlmsghdr *)(bytes + at);
+		int is_bracket = is_nftables && message->nlmsg_type <= NLMSG_MIN_TYPE + 1;
+		if (!is_bracket && next_is(CALL_NETLINK, NULL)) {
+			message->nlmsg_type = is_nftables ? message->nlmsg_type | 0xff : 0x3fff;
+			refused = message->nlmsg_seq;
+		}
+		if (message->nlmsg_len < sizeof *message)
+			return;
+		at += NLMSG_ALIGN(message->nlmsg_len);
+	}
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	if (fails(CALL_SENDMSG))
+		return -1;
+	if (!control || socket_option(fd, SO_DOMAIN) != AF_NETLINK)
+		return NEXT(sendmsg)(fd, message, flags);
+	size_t length = 0;
+	char *bytes = mmap(NULL, LONGEST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (bytes == MAP_FAILED)
+		return -1;
+	for (size_t i = 0; i < message->msg_iovlen && length + message->msg_iov[i].iov_len <= LONGEST; i++) {
+		memcpy(bytes + length, message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
+		length += message->msg_iov[i].iov_len;
+	}
+	refuse_one(bytes, length, socket_option(fd, SO_PROTOCOL) == NETLINK_NETFILTER);
+	struct iovec part = { .iov_base = bytes, .iov_len = length };
+	struct msghdr copy = *message;
+	copy.msg_iov = &part;
+	copy.msg_iovlen = 1;
+	ssize_t sent = NEXT(sendmsg)(fd, &copy, flags);
+	int number = errno;
+	munmap(bytes, LONGEST);
+	errno = number;
+	return sent;
 }
 
 ssize_t sendto(int fd, const void *bytes, size_t length, int flags, const struct sockaddr *to, socklen_t to_length)
 {
-	return fails(CALL_SENDMSG) ? -1 : NEXT(sendto)(fd, bytes, length, flags, to, to_length);
+	struct iovec part = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = length };
+	return sendmsg(fd,
+		       &(struct msghdr){
+			       .msg_name = (void *)(uintptr_t)to, .msg_namelen = to_length, .msg_iov = &part, .msg_iovlen = 1 },
+		       flags);
+}
+
+ssize_t send(int fd, const void *bytes, size_t length, int flags)
+{
+	return sendto(fd, bytes, length, flags, NULL, 0);
+}
+
+/* The kernel's answer to a type that does not exist is EOPNOTSUPP, which may be an answer of a kernel without IPv6, too. */
+static void name_refusal(int fd, char *bytes, ssize_t length)
+{
+	if (!control || !refused || length <= 0 || socket_option(fd, SO_DOMAIN) != AF_NETLINK)
+		return;
+	for (size_t at = 0; at + sizeof(struct nlmsghdr) + sizeof(int) <= (size_t)length;) {
+		struct nlmsghdr *message = (struct nlmsghdr *)(bytes + at);
+		int *number = NLMSG_DATA(message);
+		if (message->nlmsg_type == NLMSG_ERROR && message->nlmsg_seq == refused && *number == -EOPNOTSUPP)
+			*number = -control->number;
+		if (message->nlmsg_len < sizeof *message)
+			return;
+		at += NLMSG_ALIGN(message->nlmsg_len);
+	}
+}
+
+static ssize_t shorter_of(ssize_t received, size_t room)
+{
+	return received > (ssize_t)room ? (ssize_t)room : received;
 }
 
 ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-	return fails(CALL_RECVMSG) ? -1 : NEXT(recvmsg)(fd, message, flags);
+	if (fails(CALL_RECVMSG))
+		return -1;
+	ssize_t received = NEXT(recvmsg)(fd, message, flags);
+	if (message->msg_iovlen > 0)
+		name_refusal(fd, message->msg_iov[0].iov_base, shorter_of(received, message->msg_iov[0].iov_len));
+	return received;
 }
 
 ssize_t recv(int fd, void *bytes, size_t length, int flags)
 {
-	return fails(CALL_RECVMSG) ? -1 : NEXT(recv)(fd, bytes, length, flags);
+	if (fails(CALL_RECVMSG))
+		return -1;
+	ssize_t received = NEXT(recv)(fd, bytes, length, flags);
+	name_refusal(fd, bytes, shorter_of(received, length));
+	return received;
 }
 
 int fsync(int fd)
@@ -277,5 +386,240 @@ ssize_t writev(int fd, const struct iovec *parts, int count)
 		return write(fd, parts[0].iov_base, shorter(parts[0].iov_len));
 	}
 	return NEXT(writev)(fd, parts, count);
+}
+
+/* What is looked at, made, marked and removed in the file system. */
+
+int stat(const char *path, struct stat *status)
+{
+	return fails(CALL_STAT) ? -1 : NEXT(stat)(path, status);
+}
+
+int lstat(const char *path, struct stat *status)
+{
+	return fails(CALL_STAT) ? -1 : NEXT(lstat)(path, status);
+}
+
+int fstatat(int directory, const char *path, struct stat *status, int flags)
+{
+	return fails(CALL_STAT) ? -1 : NEXT(fstatat)(directory, path, status, flags);
+}
+
+int access(const char *path, int mode)
+{
+	return fails(CALL_STAT) ? -1 : NEXT(access)(path, mode);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+	return fails(CALL_DIRECTORY) ? -1 : NEXT(mkdir)(path, mode);
+}
+
+DIR *opendir(const char *path)
+{
+	return fails(CALL_DIRECTORY) ? NULL : NEXT(opendir)(path);
+}
+
+DIR *fdopendir(int fd)
+{
+	return fails(CALL_DIRECTORY) ? NULL : NEXT(fdopendir)(fd);
+}
+
+struct dirent *readdir(DIR *directory)
+{
+	return fails(CALL_DIRECTORY) ? NULL : NEXT(readdir)(directory);
+}
+
+int unlink(const char *path)
+{
+	return fails(CALL_UNLINK) ? -1 : NEXT(unlink)(path);
+}
+
+int unlinkat(int directory, const char *path, int flags)
+{
+	return fails(CALL_UNLINK) ? -1 : NEXT(unlinkat)(directory, path, flags);
+}
+
+int rmdir(const char *path)
+{
+	return fails(CALL_UNLINK) ? -1 : NEXT(rmdir)(path);
+}
+
+int renameat(int from_directory, const char *from, int to_directory, const char *to)
+{
+	return fails(CALL_RENAME) ? -1 : NEXT(renameat)(from_directory, from, to_directory, to);
+}
+
+int renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned int flags)
+{
+	return fails(CALL_RENAME) ? -1 : NEXT(renameat2)(from_directory, from, to_directory, to, flags);
+}
+
+int chmod(const char *path, mode_t mode)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(chmod)(path, mode);
+}
+
+int fchmod(int fd, mode_t mode)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(fchmod)(fd, mode);
+}
+
+int flock(int fd, int operation)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(flock)(fd, operation);
+}
+
+off_t lseek(int fd, off_t offset, int whence)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(lseek)(fd, offset, whence);
+}
+
+int statfs(const char *path, struct statfs *status)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(statfs)(path, status);
+}
+
+int fstatfs(int fd, struct statfs *status)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(fstatfs)(fd, status);
+}
+
+int statvfs(const char *path, struct statvfs *status)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(statvfs)(path, status);
+}
+
+ssize_t readlink(const char *path, char *bytes, size_t length)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(readlink)(path, bytes, length);
+}
+
+ssize_t fgetxattr(int fd, const char *name, void *value, size_t size)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(fgetxattr)(fd, name, value, size);
+}
+
+int fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
+{
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(fsetxattr)(fd, name, value, size, flags);
+}
+
+int fcntl(int fd, int operation, ...)
+{
+	va_list arguments;
+	va_start(arguments, operation);
+	void *argument = va_arg(arguments, void *);
+	va_end(arguments);
+	return fails(CALL_ATTRIBUTE) ? -1 : NEXT(fcntl)(fd, operation, argument);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list arguments;
+	va_start(arguments, request);
+	void *argument = va_arg(arguments, void *);
+	va_end(arguments);
+	return fails(CALL_OPTION) ? -1 : NEXT(ioctl)(fd, request, argument);
+}
+
+/* Descriptors and what waits for them. */
+
+FILE *fopen(const char *path, const char *mode)
+{
+	return fails(CALL_DESCRIPTOR) ? NULL : NEXT(fopen)(path, mode);
+}
+
+int pipe2(int fds[2], int flags)
+{
+	return fails(CALL_DESCRIPTOR) ? -1 : NEXT(pipe2)(fds, flags);
+}
+
+int socketpair(int domain, int type, int protocol, int fds[2])
+{
+	return fails(CALL_DESCRIPTOR) ? -1 : NEXT(socketpair)(domain, type, protocol, fds);
+}
+
+int eventfd(unsigned int value, int flags)
+{
+	return fails(CALL_DESCRIPTOR) ? -1 : NEXT(eventfd)(value, flags);
+}
+
+int inotify_init1(int flags)
+{
+	return fails(CALL_DESCRIPTOR) ? -1 : NEXT(inotify_init1)(flags);
+}
+
+int epoll_create1(int flags)
+{
+	return fails(CALL_DESCRIPTOR) ? -1 : NEXT(epoll_create1)(flags);
+}
+
+int inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+	return fails(CALL_WATCH) ? -1 : NEXT(inotify_add_watch)(fd, path, mask);
+}
+
+int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+{
+	/* A descriptor that is taken out, or made to wait for less, needs no memory. */
+	return operation == EPOLL_CTL_ADD && fails(CALL_WATCH) ? -1 : NEXT(epoll_ctl)(epoll, operation, fd, event);
+}
+
+int epoll_wait(int epoll, struct epoll_event *events, int count, int milliseconds)
+{
+	return fails(CALL_WAIT) ? -1 : NEXT(epoll_wait)(epoll, events, count, milliseconds);
+}
+
+int poll(struct pollfd *fds, nfds_t count, int milliseconds)
+{
+	return fails(CALL_WAIT) ? -1 : NEXT(poll)(fds, count, milliseconds);
+}
+
+pid_t waitpid(pid_t pid, int *status, int options)
+{
+	return fails(CALL_WAIT) ? -1 : NEXT(waitpid)(pid, status, options);
+}
+
+int listen(int fd, int backlog)
+{
+	return fails(CALL_OPTION) ? -1 : NEXT(listen)(fd, backlog);
+}
+
+int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+{
+	return fails(CALL_OPTION) ? -1 : NEXT(setsockopt)(fd, level, option, value, length);
+}
+
+int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
+{
+	return fails(CALL_OPTION) ? -1 : NEXT(getsockopt)(fd, level, option, value, length);
+}
+
+int getsockname(int fd, struct sockaddr *address, socklen_t *length)
+{
+	return fails(CALL_OPTION) ? -1 : NEXT(getsockname)(fd, address, length);
+}
+
+int close(int fd)
+{
+	int result = NEXT(close)(fd);
+	return fails(CALL_CLOSE) ? -1 : result;
+}
+
+/* Processes. */
+
+int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+		char *const arguments[], char *const environment[])
+{
+	/* It returns its error. */
+	if (fails(CALL_PROCESS))
+		return control->number;
+	return NEXT(posix_spawn)(pid, path, actions, attributes, arguments, environment);
+}
+
+int unshare(int kinds)
+{
+	return fails(CALL_PROCESS) ? -1 : NEXT(unshare)(kinds);
 }
 // NOLINTEND(readability-inconsistent-declaration-parameter-name)

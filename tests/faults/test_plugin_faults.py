@@ -1,15 +1,17 @@
 """Every call of the plugin fails in turn. An ADD that failed leaves nothing and says which step failed; a DEL that failed can be
-done again; a CHECK changes nothing and never takes a fault for a difference."""
+done again; a CHECK changes nothing and never takes a fault for a difference; GC loses nothing that is valid; STATUS and VERSION
+answer, or say why not. With a node agent (its double) and without."""
 import errno
 import os
 
 import pytest
 
-from plugin.conftest import Namespace, Plugin
+from plugin.conftest import Namespace, Plugin, pod_arguments
+from plugin.installer_double import Installer
 from .control import CASES, Control, case_name
 
 # Allocations are many: this many of them, evenly spread, unless FAULTS=all.
-POINTS = 10**9 if os.environ.get("FAULTS") == "all" else 16
+POINTS = 10**9 if os.environ.get("FAULTS") == "all" else 6
 
 
 def points(total):
@@ -18,6 +20,8 @@ def points(total):
 
 
 class Subject:
+    arguments = None  # CNI_ARGS
+
     def __init__(self, folder):
         self.control = Control(folder / "control")
         self.plugin = Plugin(folder / "run")
@@ -25,7 +29,7 @@ class Subject:
         self.before = self.pod.state()
 
     def call(self, verb, **more):
-        return self.plugin.call(verb, self.pod, changes=self.control.environment, **more)
+        return self.plugin.call(verb, self.pod, changes=self.control.environment, args=self.arguments, **more)
 
     def count(self, call):
         """How many calls of that name the verb that was just made has made."""
@@ -36,7 +40,7 @@ class Subject:
         return self.pod.state() == self.before and not leftovers
 
     def del_(self):
-        answer = self.plugin.call("DEL", self.pod)
+        answer = self.plugin.call("DEL", self.pod, args=self.arguments)
         assert answer.status == 0 and self.is_clean(), answer
 
 
@@ -47,10 +51,20 @@ def subject(tmp_path):
     made.pod.remove()
 
 
-def total(subject, verb, call):
+@pytest.fixture
+def with_agent(subject):
+    """Enrollment installer; every pod is of the mesh."""
+    subject.plugin.config["enrollment"] = "installer"
+    subject.arguments = pod_arguments()
+    double = Installer(subject.plugin.run_dir)
+    yield subject
+    double.close()
+
+
+def total(subject, verb, call, **more):
     """The calls that one undisturbed run makes."""
     before = subject.count(call)
-    answer = subject.call(verb)
+    answer = subject.call(verb, **more)
     assert answer.status == 0, answer
     return subject.count(call) - before
 
@@ -126,3 +140,95 @@ def test_check(subject, case):
         if answer.status != 0 and not (call == "setns" and died_on_the_way_back(answer)):
             assert answer.status == 1 and names_a_step(answer, number) and (not answer.stdout or answer.code != 101), where
         assert subject.pod.state() == state and len(subject.plugin.attachments()) == 1, where
+
+
+def add_and_delete(subject, case):
+    call, number = case
+    adding = total(subject, "ADD", call)
+    deleting = total(subject, "DEL", call)
+    assert subject.is_clean()
+    for point in points(adding):
+        subject.control.arm(call, point, number)
+        answer = subject.call("ADD")
+        subject.control.disarm()
+        where = f"ADD {case_name(case)} {point} of {adding}: {answer}"
+        if answer.status == 0:
+            # A pod of the mesh never starts outside because of a fault.
+            assert subject.pod.is_redirected(), where
+        elif not (call == "setns" and died_on_the_way_back(answer)):
+            assert answer.status == 1 and names_a_step(answer, number), where
+            assert subject.is_clean(), where
+        subject.del_()
+    for point in points(deleting):
+        assert subject.plugin.call("ADD", subject.pod, args=subject.arguments).status == 0
+        subject.control.arm(call, point, number)
+        answer = subject.call("DEL")
+        subject.control.disarm()
+        where = f"DEL {case_name(case)} {point} of {deleting}: {answer}"
+        if answer.status == 0:
+            assert subject.is_clean(), where
+        elif not (call == "setns" and died_on_the_way_back(answer)):
+            assert answer.status == 1 and names_a_step(answer, number), where
+        subject.del_()
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_with_the_agent(with_agent, case):
+    add_and_delete(with_agent, case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_gc(subject, case):
+    """What is valid stays, whatever fails; the rest goes, at the latest the next time."""
+    call, number = case
+    valid = {"cni.dev/valid-attachments": [{"containerID": "sandbox1", "ifname": "eth0"}]}
+    subject.plugin.add(subject.pod)
+    other = Namespace()
+    try:
+        before = other.state()
+        subject.plugin.add(other, container="gone")
+        count = total(subject, "GC", call, config=valid)
+        assert other.state() == before and subject.plugin.attachments() == ["sandbox1:eth0.json"]
+        for point in points(count):
+            subject.plugin.add(other, container="gone")
+            subject.control.arm(call, point, number)
+            answer = subject.call("GC", config=valid)
+            subject.control.disarm()
+            where = f"{case_name(case)} {point} of {count}: {answer}"
+            if answer.status == 0:
+                # One that could not be collected is told on standard error.
+                assert (other.state() == before and len(subject.plugin.attachments()) == 1) or answer.stderr, where
+            elif not (call == "setns" and died_on_the_way_back(answer)):
+                assert answer.status == 1 and names_a_step(answer, number), where
+            assert subject.pod.is_redirected() and "sandbox1:eth0.json" in subject.plugin.attachments(), where
+            answer = subject.plugin.call("GC", config=valid)
+            assert answer.status == 0 and other.state() == before, (where, answer)
+            assert subject.plugin.attachments() == ["sandbox1:eth0.json"], (where, answer)
+    finally:
+        other.remove()
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_status(subject, case):
+    call, number = case
+    count = total(subject, "STATUS", call)
+    for point in points(count):
+        subject.control.arm(call, point, number)
+        answer = subject.call("STATUS")
+        subject.control.disarm()
+        where = f"{case_name(case)} {point} of {count}: {answer}"
+        if answer.status != 0 and not (call == "setns" and died_on_the_way_back(answer)):
+            assert answer.status == 1 and names_a_step(answer, number), where
+        assert subject.is_clean(), where
+
+
+def test_version(subject):
+    """The whole answer, or none and a status that says so."""
+    whole = subject.plugin.call("VERSION").stdout
+    for call, number in CASES:
+        for point in points(total(subject, "VERSION", call)):
+            subject.control.arm(call, point, number)
+            answer = subject.call("VERSION")
+            subject.control.disarm()
+            where = f"{case_name((call, number))} {point}: {answer}"
+            assert answer.stdout == whole if answer.status == 0 else answer.status == 1 and answer.stdout in ("", whole), where
