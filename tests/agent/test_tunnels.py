@@ -1,6 +1,8 @@
 """Tunnels that come, go, overlap, refuse and break the protocol."""
 import time
 
+import pytest
+
 from peers.tunnel import Tunnel
 
 from .node import eventually
@@ -44,6 +46,43 @@ def test_the_newest_tunnel_goes_first(node):
     old.wait(lambda: late.uid in old.workloads)
     late.enter()
     pod.enter()
+
+
+@pytest.mark.parametrize("older", ["has accepted", "accepts later"])
+def test_the_newest_tunnel_refuses_what_the_older_one_takes(new_cluster, older):
+    """The newest one's answer counts: it is the one that carries new connections when the older one goes."""
+    cluster = new_cluster()
+    pod = cluster.pod()
+    old = cluster.tunnel
+    if older == "accepts later":
+        old.hold(True)
+        cluster.join()
+        eventually(pod.has_table)
+    else:
+        cluster.join()
+        cluster.enabled()
+    new = Tunnel(cluster.tunnel_path)
+    new.refuse[pod.uid] = "no room"
+    new.start()
+    new.wait(lambda: ("add", pod.uid) in new.requests and new.is_connected)
+    old.hold(False)
+    old.wait(lambda: pod.uid in old.workloads)
+    if older == "has accepted":
+        # Its redirects stay, and its peers are told.
+        eventually(lambda: pod.annotation() == "pending" and pod.state() == "failed", what=cluster.log)
+        assert pod.redirects()
+    else:
+        time.sleep(0.3)
+        assert pod.annotation() is None and not pod.redirects() and pod.state() == "failed"
+    assert "no room" in pod.view()["lastError"]
+    del new.refuse[pod.uid]
+    cluster.tunnel = new
+    cluster.enabled()
+    assert pod.view()["lastError"] == ""
+    old.stop()
+    old.check()
+    time.sleep(0.2)
+    assert pod.is_enabled()
 
 
 def test_reconnects_one_after_the_other(node):
