@@ -1,10 +1,13 @@
 """Running pods enter and leave the mesh while they talk: nothing that is open breaks, nothing new is refused or reset."""
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
+
+import pytest
 
 from .node import HERE, die_with_parent, eventually
 
@@ -121,3 +124,42 @@ def test_the_label_comes_while_no_tunnel_is_connected(new_node):
     node.leave()
     pod.exit()
     flow.end(least=100)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_storm_of_labels(new_cluster, seed):
+    """Of namespace and pods, faster than anything can follow, with a drain that nearly ends and a tunnel that redials in between: no
+    connection is lost, and when it is over all is as the labels say."""
+    node = new_cluster(listeners=True, drain=1)
+    choice = random.Random(seed)
+    outside = node.pod(show=False)
+    pods = [node.pod() for _ in range(3)]
+    flow = Flow(outside, pods[0], 0.02)
+    modes = ({"istio.io/dataplane-mode": "ambient"}, {"istio.io/dataplane-mode": "none"}, {})
+    is_in = False
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        what = choice.random()
+        if what < 0.5:
+            is_in = not is_in
+            (node.join if is_in else node.leave)()
+        elif what < 0.97:
+            pod = choice.choice(pods)
+            pod.labels = dict(choice.choice(modes))
+            pod.show()
+        else:
+            node.tunnel.disconnect()
+        # Mostly at once, now and then long enough for a way in, or for most of a way out.
+        time.sleep(choice.choice([0, 0, 0.002, 0.02, 0.05, 0.3]))
+    for pod in pods:
+        pod.labels = {}
+        pod.show()
+    node.join()
+    node.enabled(pods)
+    node.leave()
+    for pod in pods:
+        pod.exit()
+        eventually(lambda pod=pod: pod.annotation() is None)
+    flow.end(least=100)
+    assert node.get("/pods") and not any(pod["lastError"] for pod in node.pods().values())
+    assert "somebody changed" not in node.log()

@@ -1,5 +1,6 @@
 """New pods: the real plugin, called as a runtime calls it, and the real agent."""
 import concurrent.futures
+import json
 import signal
 import time
 
@@ -7,6 +8,7 @@ import pytest
 
 from .cni import Runtime
 from .node import eventually
+from .test_review import ask, connect
 
 
 @pytest.fixture
@@ -393,3 +395,44 @@ def test_a_stopped_plugin_harms_nobody(node, runtime):
     process.send_signal(signal.SIGCONT)
     assert runtime.finish(process)[0] == 0
     slow.enter()
+
+
+@pytest.mark.parametrize("stage", ["applies", "in the tunnel"])
+@pytest.mark.parametrize("end", ["killed", "goes on"])
+def test_a_del_while_the_add_is_under_way(node, runtime, stage, end):
+    """A runtime whose time was up: it calls DEL, and the plugin of the ADD may still be there. Whatever comes first, nothing of the
+    pod is left in the kernel, on the host, in the tunnel, or in the files, and the next ADD is like any."""
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    if stage == "applies":
+        # Decided, and not reported: the rules are to come.
+        plugin = connect(node)
+        assert ask(plugin, pod)["type"] == "decision"
+    else:
+        process = runtime.start("ADD", pod, config={"timeoutSeconds": 2})
+        eventually(pod.redirects)
+    if stage == "in the tunnel" and end == "killed":
+        process.kill()
+        process.wait()
+    elif end == "killed":
+        plugin.close()
+    deleting = runtime.start("DEL", pod)
+    assert runtime.finish(deleting)[0] == 0
+    node.tunnel.hold(False)
+    if end == "goes on" and stage == "applies":
+        # It reports what it did before the DEL: it is not there any more.
+        plugin.send(json.dumps({"type": "report", "version": 1, "minimumVersion": 1}).encode())
+        answer = json.loads(plugin.recv(65536))
+        assert answer["type"] == "result" and answer["code"] != 0, answer
+        plugin.close()
+    elif end == "goes on":
+        status, answer = runtime.finish(process)
+        assert status == 1 and answer["code"] in (11, 101), answer
+    eventually(lambda: not pod.traces() and not node.probes() and pod.uid not in node.tunnel.workloads,
+               what=lambda: (pod.traces(), node.probes(), list(node.tunnel.workloads), node.log()[-3000:]))
+    assert not runtime.attachments()
+    runtime.add(pod)
+    assert pod.is_in()
+    runtime.delete(pod)
+    pod.exit()
