@@ -12,6 +12,9 @@ import tempfile
 from .waiting import wait_until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ambient-cni/node")
+# What the node's programs are started from, wherever it lies: the checkout, the product as built, and the components.
+SHOWN = (os.path.dirname(os.path.dirname(HERE)), os.path.abspath(os.environ.get("AMBIENT_BUILD", HERE)), CACHE)
 ADDRESS = {4: "10.99.0.1", 6: "fd99::1"}
 PREFIX_LENGTH = {4: 24, 6: 64}
 
@@ -75,7 +78,8 @@ class Machine:
         self._boot()
 
     def _boot(self):
-        self.launcher = subprocess.Popen([sys.executable, os.path.join(HERE, "machine_launcher.py"), self.state, self.cgroup],
+        self.launcher = subprocess.Popen([sys.executable, os.path.join(HERE, "machine_launcher.py"), self.state, self.cgroup,
+                                          *filter(os.path.isdir, SHOWN)],
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line = self.launcher.stdout.readline()
         if not line:

@@ -1,6 +1,6 @@
 """Makes a machine of its own inside this one and takes it down again, whatever happens to whoever asked for it.
 
-    python3 machine_launcher.py STATE CGROUP    (machine.py starts it)
+    python3 machine_launcher.py STATE CGROUP [SHOWN...]    (machine.py starts it)
 
 The launcher stays outside, in a session of its own. It prints the process id of the machine's process 1 as soon as the machine
 stands, and waits for the end of its standard input: that comes when the caller closes it, and when the caller dies. Then process 1 is
@@ -48,7 +48,7 @@ def mount(source, target, kind=None, flags=0, data=None):
     check(_libc.mount(texts[0], texts[1], texts[2], flags, texts[3]), f"mount {target}")
 
 
-def cover(state):
+def cover(state, shown):
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
     is_new = not os.path.exists(os.path.join(state, "upper"))
     for folder in COVERED:
@@ -63,21 +63,22 @@ def cover(state):
         os.makedirs(kept, exist_ok=True)
         os.makedirs(f"/{folder}", exist_ok=True)
         mount(kept, f"/{folder}", flags=MS_BIND)
-    # STATE may lie below /tmp: it must still be reached.
-    held = os.open(state, os.O_PATH | os.O_CLOEXEC)
+    held = {folder: os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in (state, *shown)}
     mount("tmpfs", "/run", "tmpfs", data="mode=755")
     mount("tmpfs", "/tmp", "tmpfs", data="mode=1777")
-    os.makedirs(state, exist_ok=True)
-    mount(f"/proc/self/fd/{held}", state, flags=MS_BIND)
-    os.close(held)
+    for folder, descriptor in held.items():
+        if folder == state or not os.path.exists(folder):
+            os.makedirs(folder, exist_ok=True)
+            mount(f"/proc/self/fd/{descriptor}", folder, flags=MS_BIND)
+        os.close(descriptor)
     mount("proc", "/proc", "proc")
     # Mounts of the kubelet must reach the containers that ask for it.
     mount(None, "/", flags=MS_REC | MS_SHARED)
 
 
-def process_one(state, ready):
+def process_one(state, shown, ready):
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    cover(state)
+    cover(state, shown)
     os.write(ready, b".")
     os.close(ready)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -89,7 +90,7 @@ def process_one(state, ready):
             time.sleep(0.2)
 
 
-def make_machine(state):
+def make_machine(state, shown):
     """The parent of process 1: its process namespace is the outside one, so the number that it sees is the one to tell."""
     read_end, write_end = os.pipe()
     parent = os.fork()
@@ -102,7 +103,7 @@ def make_machine(state):
         if child == 0:
             os.close(write_end)
             os.close(ready_read)
-            process_one(state, ready_write)
+            process_one(state, shown, ready_write)
         os.close(ready_write)
         if os.read(ready_read, 1):
             os.write(write_end, str(child).encode())
@@ -149,14 +150,14 @@ def remove_cgroups(name):
                     time.sleep(0.02)
 
 
-def main(state, cgroup):
+def main(state, cgroup, *shown):
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     make_cgroups(cgroup)
     word = ""
     try:
-        parent, process = make_machine(state)
+        parent, process = make_machine(state, shown)
         try:
             sys.stdout.write(f"{process}\n")
             sys.stdout.flush()
@@ -171,4 +172,4 @@ def main(state, cgroup):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])
