@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+from . import machine as machine_module
 from .machine import Machine
 from .waiting import wait_until
 
@@ -48,5 +49,19 @@ def test_a_reboot_keeps_files_and_ends_processes():
         assert not os.path.exists(machine.path("/var/run/gone"))
         assert not os.path.exists("/etc/cni/net.d/10-x.conflist") and not os.path.exists("/run/gone")
         assert machine.run("hostname").strip() == "node1"
+    finally:
+        machine.close()
+
+
+def test_a_checkout_below_tmp_is_seen_in_it(tmp_path, monkeypatch):
+    """It has a /tmp of its own, and what the tests are started from may lie in the one outside."""
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown/file").write_text("seen")
+    (tmp_path / "hidden").mkdir()
+    monkeypatch.setattr(machine_module, "SHOWN", (str(tmp_path / "shown"), str(tmp_path / "not-there")))
+    machine = Machine()
+    try:
+        assert machine.run("cat", str(tmp_path / "shown/file")) == "seen"
+        assert machine.run("ls", str(tmp_path)).split() == ["shown"]
     finally:
         machine.close()
