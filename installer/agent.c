@@ -71,16 +71,7 @@ static int make_mesh(struct agent *agent, struct error *error)
 {
 	const struct installer_config *config = agent->config;
 	struct mesh_settings settings = {
-		.selection = {
-			.selectors = &config->enablement_selectors,
-			.exclude_namespaces = (const char *const *)config->exclude_namespaces,
-			.exclude_namespaces_count = config->exclude_namespaces_count,
-			.system_namespace = config->system_namespace,
-			.installer_namespace = config->installer_namespace,
-			.daemon_set_name = config->daemon_set_name,
-			.defaults = &config->redirect,
-			.allow_pod_exclusions = config->allow_pod_exclusions,
-		},
+		.selection = installer_config_selection(config),
 		.release_drain_seconds = config->release_drain_seconds,
 		.run_dir = config->run_dir,
 		.proc_dir = config->host.proc_dir,

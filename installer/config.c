@@ -423,3 +423,17 @@ void installer_config_clear(struct installer_config *config)
 	free(config->path);
 	*config = (struct installer_config){ 0 };
 }
+
+struct selection installer_config_selection(const struct installer_config *config)
+{
+	return (struct selection){
+		.selectors = &config->enablement_selectors,
+		.exclude_namespaces = (const char *const *)config->exclude_namespaces,
+		.exclude_namespaces_count = config->exclude_namespaces_count,
+		.system_namespace = config->system_namespace,
+		.installer_namespace = config->installer_namespace,
+		.daemon_set_name = config->daemon_set_name,
+		.defaults = &config->redirect,
+		.allow_pod_exclusions = config->allow_pod_exclusions,
+	};
+}

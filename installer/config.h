@@ -115,6 +115,9 @@ int installer_config_load(const struct installer_config_sources *sources, struct
 void installer_config_clear(struct installer_config *config); /* a zeroed struct is fine */
 #define cleanup_installer_config __attribute__((cleanup(installer_config_clear)))
 
+/* What decides which pods belong to the mesh; borrows from the configuration. */
+struct selection installer_config_selection(const struct installer_config *config);
+
 /* {"file": PATH or null, "settings": {"host.binDir": {"value": ..., "origin": "default|environment|file|set", "line": N,
  * "variable": NAME}, ...}, "warnings": [...]}; NULL when there is no memory. */
 cJSON *installer_config_to_json(const struct installer_config *config);

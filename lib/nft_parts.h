@@ -34,6 +34,6 @@ struct nft_batch {
 };
 
 /* Fills the error by an answer of the kernel to a message of the batch, or to the batch as a whole. -1. */
-int nft_batch_report(const struct nft_batch *batch, const struct nlmsghdr *answer, int number, struct error *error);
+int nft_batch_report(const struct nft_batch *batch, const struct nlmsghdr *header, int number, struct error *error);
 
 #endif

@@ -71,17 +71,7 @@ static int label_namespace(const struct preview *preview, struct error *error, s
 
 static int look_at_pods(struct preview *preview, const cJSON *pods, struct error *error)
 {
-	const struct installer_config *config = preview->config;
-	const struct selection selection = {
-		.selectors = &config->enablement_selectors,
-		.exclude_namespaces = (const char *const *)config->exclude_namespaces,
-		.exclude_namespaces_count = config->exclude_namespaces_count,
-		.system_namespace = config->system_namespace,
-		.installer_namespace = config->installer_namespace,
-		.daemon_set_name = config->daemon_set_name,
-		.defaults = &config->redirect,
-		.allow_pod_exclusions = config->allow_pod_exclusions,
-	};
+	const struct selection selection = installer_config_selection(preview->config);
 	cleanup_namespace struct namespace_object *labelled = NULL;
 	const cJSON *json;
 	if (label_namespace(preview, error, &labelled) < 0)

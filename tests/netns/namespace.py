@@ -50,6 +50,12 @@ class Namespace:
             os.abort()  # everything after this would happen to the wrong network
         os.close(home)
 
+    def prepare(self, reverse_path=0):
+        """Addresses are usable at once, and packets may come from anywhere (rp_filter)."""
+        for key in ("all", "default"):
+            self.sysctl(f"net.ipv4.conf.{key}.rp_filter", reverse_path)
+            self.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
+
     def close(self):
         if self.fd >= 0:
             os.close(self.fd)

@@ -31,10 +31,8 @@ class Node:
         self.peer = Namespace()
         self.families = (4, 6) if ipv6 else (4,)
         for namespace in (self.pod, self.peer):
+            namespace.prepare()
             for key in ("all", "default"):
-                namespace.sysctl(f"net.ipv4.conf.{key}.rp_filter", 0)
-                # An address must be usable at once.
-                namespace.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
                 namespace.sysctl(f"net.ipv6.conf.{key}.disable_ipv6", 0 if ipv6 else 1)
         self.peer.ip(f"""
 link set lo up

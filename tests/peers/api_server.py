@@ -11,6 +11,7 @@ by methods and attributes, while it runs. One thread for each connection.
 """
 import base64
 import collections
+import contextlib
 import copy
 import datetime
 import http.server
@@ -562,14 +563,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Hangup
         if fault.status == "hang":
             self.note(0)
-            try:
-                self.request.settimeout(30)
-                self.request.recv(1)
-            except OSError:
-                pass
-            raise Hangup
+            self.hang()
         headers = [("Retry-After", fault.retry_after)] if fault.retry_after is not None else []
         self.refuse(fault.status, fault.message, headers=headers, body=fault.body)
+
+    def hang(self):
+        """Nothing more is said, until the client goes."""
+        with contextlib.suppress(OSError):
+            self.request.settimeout(30)
+            self.request.recv(1)
+        raise Hangup
 
     def is_authenticated(self):
         if self.request.getpeercert():
@@ -775,12 +778,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                         break
                     api.changed.wait(min(end, next_bookmark) - now)
             if order == "silence":
-                try:
-                    self.request.settimeout(30)
-                    self.request.recv(1)
-                except OSError:
-                    pass
-                raise Hangup
+                self.hang()
             if order == "reset":
                 reset(self.request)
                 raise Hangup

@@ -8,15 +8,14 @@ import pathlib
 import subprocess
 
 from netns.namespace import Namespace
+from netns.node import PEER as HOST
+from netns.node import POD, PROBE
 
 BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
 TOOL = BUILD / "tests" / "probe_set_tool"
 TABLE = "ambient-cni-host"
 
-PROBE = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
-POD = {4: "10.88.0.2", 6: "fd88::2"}
 POD_SECOND = {4: "10.88.0.3", 6: "fd88::3"}
-HOST = {4: "10.88.0.1", 6: "fd88::1"}
 OTHER = {4: "10.77.0.2", 6: "fd77::2"}
 SERVICE = {4: "203.0.113.1", 6: "2001:db8::1"}
 
@@ -25,9 +24,7 @@ class Host:
     def __init__(self):
         self.host, self.pod, self.other = Namespace(), Namespace(), Namespace()
         for namespace in (self.host, self.pod, self.other):
-            for key in ("all", "default"):
-                namespace.sysctl(f"net.ipv4.conf.{key}.rp_filter", 0)
-                namespace.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
+            namespace.prepare()
         self.host.sysctl("net.ipv4.ip_forward", 1)
         self.host.sysctl("net.ipv6.conf.all.forwarding", 1)
         self.host.ip(f"""

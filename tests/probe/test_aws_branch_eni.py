@@ -22,9 +22,7 @@ class Aws:
     def __init__(self):
         self.host, self.pod, self.vpc = Namespace(), Namespace(), Namespace()
         for namespace in (self.host, self.pod, self.vpc):
-            for key in ("all", "default"):
-                namespace.sysctl(f"net.ipv4.conf.{key}.rp_filter", 2)
-                namespace.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
+            namespace.prepare(reverse_path=2)
         self.host.sysctl("net.ipv4.ip_forward", 1)
         self.host.sysctl("net.ipv6.conf.all.forwarding", 1)
         self.host.sysctl("net.ipv4.tcp_early_demux", 0)

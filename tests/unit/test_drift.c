@@ -2,7 +2,6 @@
  */
 #include "tests/unit/cmocka_headers.h"
 
-#include <dirent.h>
 #include <event2/event.h>
 #include <fcntl.h>
 #include <libnftnl/table.h>
@@ -17,6 +16,7 @@
 #include "ambient/nft.h"
 #include "ambient/route.h"
 #include "installer/mesh/drift.h"
+#include "tests/unit/process.h"
 
 /* What the watch told. */
 struct told {
@@ -216,17 +216,6 @@ static void what_others_do_is_not_told(void **state __attribute__((unused)))
 	hear(&told, 1, 100);
 	assert_int_equal(told.count, 0);
 	stop(&told);
-}
-
-static int count_descriptors(void)
-{
-	int count = 0;
-	DIR *directory = opendir("/proc/self/fd");
-	assert_non_null(directory);
-	while (readdir(directory))
-		count++;
-	closedir(directory);
-	return count;
 }
 
 static void a_callback_may_free_the_watch(void **state __attribute__((unused)))

@@ -1,7 +1,6 @@
 /* Finding pods' namespaces: a /proc made of files, with every layout of cgroups, and a real process in a real cgroup. */
 #include "tests/unit/cmocka_headers.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -19,6 +18,7 @@
 #include "installer/mesh/finder.h"
 #include "installer/mesh/netns_address.h"
 #include "installer/mesh/netns_path.h"
+#include "tests/unit/process.h"
 
 #define UID_A "3c1e6c1a-9f54-4b8e-8d8c-0a1b2c3d4e5f"
 #define UID_A_SYSTEMD "3c1e6c1a_9f54_4b8e_8d8c_0a1b2c3d4e5f"
@@ -46,7 +46,7 @@ static void run(const char *format, ...)
 		fail_msg("%s failed", command);
 }
 
-static int make_namespace(const char *address, struct netns_id *ret_id)
+static int make_namespace_with(const char *address, struct netns_id *ret_id)
 {
 	cleanup_close int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	assert_int_equal(unshare(CLONE_NEWNET), 0);
@@ -66,9 +66,9 @@ static int set_up(void **state __attribute__((unused)))
 	strcpy(world.proc, "/tmp/test_finder.XXXXXX");
 	if (!mkdtemp(world.proc) || netns_identify(own, NULL, &world.host) < 0)
 		return -1;
-	world.pod_a = make_namespace("10.1.0.2/24", &world.pod_a_id);
-	world.pod_b = make_namespace("fd99::b/64", &world.pod_b_id);
-	world.stranger = make_namespace("10.1.0.99/24", &stranger);
+	world.pod_a = make_namespace_with("10.1.0.2/24", &world.pod_a_id);
+	world.pod_b = make_namespace_with("fd99::b/64", &world.pod_b_id);
+	world.stranger = make_namespace_with("10.1.0.99/24", &stranger);
 	assert_true(pod_address_parse("10.1.0.2", &world.address_a));
 	assert_true(pod_address_parse("fd99::a", &world.address_a6));
 	assert_true(pod_address_parse("fd99::b", &world.address_b));
@@ -294,17 +294,6 @@ static void the_oldest_process_decides(void **state __attribute__((unused)))
 	assert_int_equal(id.inode, world.pod_b_id.inode);
 }
 
-static int count_descriptors(void)
-{
-	int count = 0;
-	DIR *directory = opendir("/proc/self/fd");
-	assert_non_null(directory);
-	while (readdir(directory))
-		count++;
-	closedir(directory);
-	return count;
-}
-
 /* A pod whose processes make namespaces without number: neither descriptors nor the pod's own namespace are lost. */
 static void many_namespaces_of_one_pod(void **state __attribute__((unused)))
 {
@@ -448,7 +437,7 @@ static void addresses_of_a_namespace(void **state __attribute__((unused)))
 	assert_false(has(world.pod_a, "fd99::b"));
 	/* The other end of a point-to-point link is not the pod's. */
 	struct netns_id id;
-	cleanup_close int pointed = make_namespace("10.5.0.1 peer 10.5.0.2/32", &id);
+	cleanup_close int pointed = make_namespace_with("10.5.0.1 peer 10.5.0.2/32", &id);
 	assert_true(has(pointed, "10.5.0.1"));
 	assert_false(has(pointed, "10.5.0.2"));
 }

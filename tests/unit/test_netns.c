@@ -1,7 +1,6 @@
 /* Namespaces by descriptor: what is refused, and that a visit comes back and leaves no descriptor. */
 #include "tests/unit/cmocka_headers.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -11,28 +10,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
-
-static int count_descriptors(void)
-{
-	int count = 0;
-	DIR *directory = opendir("/proc/self/fd");
-	while (readdir(directory))
-		count++;
-	closedir(directory);
-	return count;
-}
-
-/* A namespace that nobody else has; the process is back where it was afterwards. */
-static int make_namespace(void)
-{
-	int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	assert_true(home >= 0);
-	assert_int_equal(unshare(CLONE_NEWNET), 0);
-	int made = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(setns(home, CLONE_NEWNET), 0);
-	close(home);
-	return made;
-}
+#include "tests/unit/process.h"
 
 static struct netns_id own_id(void)
 {

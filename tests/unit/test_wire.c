@@ -1,7 +1,6 @@
 /* Plugin and installer: every message there and back, packets that break the protocol, peers, descriptors, versions. */
 #include "tests/unit/cmocka_headers.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -15,26 +14,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/wire.h"
-
-static int count_descriptors(void)
-{
-	int count = 0;
-	DIR *directory = opendir("/proc/self/fd");
-	while (readdir(directory))
-		count++;
-	closedir(directory);
-	return count;
-}
-
-static int other_namespace(void)
-{
-	int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(unshare(CLONE_NEWNET), 0);
-	int made = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(setns(home, CLONE_NEWNET), 0);
-	close(home);
-	return made;
-}
+#include "tests/unit/process.h"
 
 static struct attachment example_attachment(void)
 {
@@ -182,7 +162,7 @@ static void send_raw(int socket, const char *text, size_t length, const int *des
 static void wrong_descriptors_are_refused_and_closed(void **state)
 {
 	(void)state;
-	cleanup_close int netns = other_namespace(), own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	cleanup_close int netns = make_namespace(), own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	cleanup_close int file = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
 	cleanup_free char *add = NULL, *report = NULL;
 	int pair[2];
