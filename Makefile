@@ -168,7 +168,9 @@ FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 PAGE_PACKAGES = chromium chromium-driver python3-selenium
 LINT_PACKAGES = clang-format clang-tidy shellcheck
 STATIC_PACKAGES = mmdebstrap
-IMAGE_PACKAGES = $(STATIC_PACKAGES) buildah
+# buildah or docker makes the image: what is there, or else buildah, which is fetched.
+BUILDER ?= $(shell command -v buildah >/dev/null || ! docker version >/dev/null 2>&1 && echo buildah || echo docker)
+IMAGE_PACKAGES = $(if $(filter docker,$(BUILDER)),,$(STATIC_PACKAGES) buildah)
 
 .PHONY: deps lint-deps
 deps: ## install what build and tests need (Debian 12, as root); elsewhere say what is missing
@@ -274,12 +276,14 @@ static: ## both programs without any shared library, in build/static (a Debian 1
 	@tests/deps $(STATIC_PACKAGES)
 	@VERSION='$(VERSION)' tests/static.sh $(abspath $(BUILD))
 
+# What a docker daemon of Debian's, which the test fetches and runs for itself, needs besides.
+DOCKER_PACKAGES = containerd runc iptables libdevmapper1.02.1
 # In the image's tag, and in the chart, the version is written as tags may be.
 TAG = $(shell echo '$(VERSION)' | tr -c 'A-Za-z0-9_.\n-' -)
 .PHONY: image chart manifests test-package
-image: ## the container image, an OCI archive in build/image, with its contents and bill of materials; ARCHITECTURE=arm64 too
+image: ## the container image, an OCI archive in build/image, with its contents and bill of materials; ARCHITECTURE=arm64, BUILDER=docker
 	@tests/deps $(IMAGE_PACKAGES)
-	@VERSION='$(VERSION)' deploy/image.sh $(abspath $(BUILD)) $(ARCHITECTURE)
+	@BUILDER=$(BUILDER) VERSION='$(VERSION)' deploy/image.sh $(abspath $(BUILD)) $(ARCHITECTURE)
 
 chart: ## the Helm chart as a package, in build/chart; its image is the one of this version
 	@mkdir -p $(BUILD)/chart && rm -f $(BUILD)/chart/*.tgz
@@ -290,7 +294,7 @@ manifests: ## deploy/manifests from the chart
 
 # One after the other: they build images.
 test-package: deps ## image for both architectures, Helm's and kustomize's own commands; some minutes the first time
-	@tests/deps $(IMAGE_PACKAGES) qemu-user-static
+	@tests/deps $(STATIC_PACKAGES) buildah qemu-user-static $(DOCKER_PACKAGES)
 	AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/package
 
 .PHONY: install

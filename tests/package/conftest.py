@@ -4,6 +4,8 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
+import time
 
 import pytest
 
@@ -73,3 +75,22 @@ def make_image(tmp_path_factory, sources):
         return made[architecture]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """A docker daemon of our own; what a command needs to reach it."""
+    with tempfile.TemporaryDirectory(prefix="docker-") as folder:  # a short name: its socket's path
+        with open(f"{folder}/said", "wb") as said, subprocess.Popen([SOURCE / "tests/package/docker.sh", folder], stdin=subprocess.PIPE,
+                                                                     stdout=said, stderr=said) as daemon:
+            environment = {**os.environ, "DOCKER_HOST": f"unix://{folder}/docker.sock", "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+            try:
+                end = time.monotonic() + 60
+                while subprocess.run(["docker", "version"], env=environment, capture_output=True, check=False).returncode != 0:
+                    assert daemon.poll() is None and time.monotonic() < end, "".join(
+                        path.read_text() for path in pathlib.Path(folder).glob("[sl]*[dg]"))
+                    time.sleep(0.1)
+                yield environment
+            finally:
+                daemon.stdin.close()
+                daemon.wait(180)

@@ -87,6 +87,39 @@ def test_reproducible(make_image):
     assert read_archive(first.archive)[1] == read_archive(again.archive)[1]
 
 
+def test_docker_makes_the_same(make_image, docker, sources, tmp_path):
+    """With docker instead of buildah: the same files, byte for byte, in an archive that says the same, and the image in docker."""
+    image = make_image(NATIVE)
+    environment = {**docker, "BUILDER": "docker", "VERSION": image.version, "SOURCE_DATE_EPOCH": "1700000000"}
+    run(sources[0] / "deploy/image.sh", tmp_path, NATIVE, env=environment)
+    config, digest, files = read_archive(tmp_path / f"image/ambient-cni-{NATIVE}.oci.tar")
+    others, _, other_files = read_archive(image.archive)
+    assert {name: content for name, (_, content) in files.items()} == {name: content for name, (_, content) in other_files.items()}
+    for name, (member, _) in files.items():
+        other = other_files[name][0]
+        assert (member.mode & 0o7777, member.uid, member.gid, member.mtime) == (other.mode & 0o7777, other.uid, other.gid, other.mtime), name
+    for key in ("Entrypoint", "Cmd", "Env"):
+        assert config["config"][key] == others["config"][key]
+    assert (config["os"], config["architecture"]) == ("linux", NATIVE) and config["created"].startswith("2023-11-14T22:13:20")
+    with tarfile.open(tmp_path / f"image/ambient-cni-{NATIVE}.oci.tar") as archive:  # as the specification has it
+        for member in archive:
+            if member.name.startswith("blobs/"):
+                assert hashlib.sha256(archive.extractfile(member).read()).hexdigest() == member.name.rpartition("/")[2]
+    tag = f"localhost/ambient-cni:{image.version}"
+    assert run("docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", tag, env=environment).strip() == f"linux/{NATIVE}"
+    # Once more from what docker keeps: the same archive.
+    run(sources[1] / "deploy/image.sh", tmp_path / "again", NATIVE, env=environment)
+    assert read_archive(tmp_path / f"again/image/ambient-cni-{NATIVE}.oci.tar")[1] == digest
+
+
+@pytest.mark.parametrize("environment, said", [
+    ({"BUILDER": "docker", "DOCKER_HOST": "unix:///nowhere"}, "docker does not work here: "),
+    ({"BUILDER": "kaniko"}, 'BUILDER is buildah or docker, found "kaniko"')])
+def test_without_a_builder(environment, said, docker, tmp_path):
+    done = subprocess.run([SOURCE / "deploy/image.sh", tmp_path], env={**docker, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2) and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_runs_where_there_is_nothing(make_image, architecture, tmp_path):
     """No /proc, no /dev, no /tmp, no C library: the plugin answers VERSION, the agent says its version and reads a configuration."""
