@@ -152,6 +152,7 @@ static void tick(evutil_socket_t fd, short what, void *data)
 	char reason[512];
 	(void)fd;
 	(void)what;
+	log_tell_repeats(&agent->log, false);
 	if (mesh_is_stopped(agent->mesh) && !agent->is_stopping)
 		watch_successor(agent);
 	bool is_ready = observe_is_ready(agent->observe, reason, sizeof reason);
@@ -264,6 +265,8 @@ static void agent_clear(struct agent *agent)
 		event_base_free(agent->base);
 	if (agent->host_netns >= 0)
 		close(agent->host_netns);
+	log_tell_repeats(&agent->log, true);
+	log_repeats_free(agent->log.repeats);
 }
 
 int agent_run(const struct installer_config *config, struct error *error)
@@ -274,7 +277,8 @@ int agent_run(const struct installer_config *config, struct error *error)
 		.log = { .fd = STDERR_FILENO,
 			 .level = config->log.level,
 			 .format = config->log.format,
-			 .program = "ambient-installer" },
+			 .program = "ambient-installer",
+			 .repeats = log_repeats_new() },
 	};
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t i = 0; i < config->warnings_count; i++)

@@ -83,6 +83,19 @@ static void take_back(struct mesh_arrival *arrival)
 	mesh_queue(pod);
 }
 
+/* An ADD's outcome where there is no pod to tell it of, or may be none. */
+static void log_outcome(const struct mesh_arrival *arrival, enum log_level level, const char *outcome, const char *reason)
+{
+	const struct attachment *attachment = &arrival->attachment;
+	char name[512];
+	snprintf(name, sizeof name, "%s/%s", attachment->pod_namespace, attachment->pod_name);
+	const struct log_field fields[] = {
+		{ "pod", name }, { "step", "add" }, { attachment->pod_uid ? "uid" : NULL, attachment->pod_uid }, { NULL, NULL }
+	};
+	log_write(arrival->mesh->settings.log, level, fields, "%s after %.1f ms: %s", outcome,
+		  (mesh_now() - arrival->began) * 1000, reason);
+}
+
 static void finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)
 {
 	struct mesh *mesh = arrival->mesh;
@@ -95,13 +108,9 @@ static void finish(struct mesh_arrival *arrival, enum cni_code code, const char 
 		metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_ENROLLED]++;
 	} else {
 		metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_REFUSED]++;
-		if (arrival->pod) {
-			mesh_log(arrival->pod, LOG_LEVEL_WARN, "add", "the pod can't start yet: %s", message);
+		log_outcome(arrival, LOG_LEVEL_WARN, "the pod can't start yet", message);
+		if (arrival->pod)
 			mesh_event(arrival->pod, true, "EnrolmentFailed", message);
-		} else {
-			log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "pod %s/%s can't start yet: %s",
-				  arrival->attachment.pod_namespace, arrival->attachment.pod_name, message);
-		}
 		take_back(arrival);
 	}
 	arrival_free(arrival);
@@ -117,6 +126,7 @@ static void skip(struct mesh_arrival *arrival, const char *reason)
 	metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_OUTSIDE]++;
 	histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], mesh_now() - arrival->began);
 	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_SKIP, reason, NULL);
+	log_outcome(arrival, LOG_LEVEL_INFO, "the new pod is outside the mesh", reason);
 	/* Nobody waits any more. Where the namespace is, is remembered for the day the pod is labelled. */
 	if (arrival->attachment.pod_uid && attachment_write(mesh->settings.run_dir, &arrival->attachment, &error) < 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);

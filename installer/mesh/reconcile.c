@@ -199,7 +199,8 @@ static void enrol(struct mesh_pod *pod)
 {
 	if (pod->is_releasing) {
 		pod->is_releasing = false;
-		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod belongs to the mesh again");
+		pod->began = 0;
+		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod belongs to the mesh again: %s", pod->decision.reason);
 	}
 	pod->drain_began = 0;
 	pod->is_drained = false;
@@ -289,12 +290,14 @@ void mesh_begin_anew(struct mesh_pod *pod)
 static void finish_release(struct mesh_pod *pod)
 {
 	bool was_releasing = pod->is_releasing;
+	double seconds = pod->began ? mesh_now() - pod->began : 0;
 	mesh_probe_remove(pod);
 	sandbox_let_go(pod);
 	mesh_begin_anew(pod);
 	mesh_succeeded(pod);
 	if (was_releasing) {
-		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod is out of the mesh: %s", pod->decision.reason);
+		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod is out of the mesh after %.1f ms: %s", seconds * 1000,
+			 pod->decision.reason);
 		mesh_event(pod, false, "Released", pod->decision.reason);
 	}
 	if (!pod->object && !pod->arrival)
@@ -316,6 +319,7 @@ static void release(struct mesh_pod *pod)
 	}
 	if (sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING && !pod->is_releasing) {
 		pod->is_releasing = true;
+		pod->began = mesh_now();
 		pod->since = time(NULL);
 		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod leaves the mesh: %s", pod->decision.reason);
 	}

@@ -114,7 +114,7 @@ struct mesh_pod {
 	double paused_until;
 
 	struct mesh_arrival *arrival; /* an ADD is under way: the namespace is the plugin's until it reports */
-	double began;		      /* when enrolling began; 0: not under way */
+	double began;		      /* when enrolling or releasing began; 0: not under way */
 	time_t since;		      /* CLOCK_REALTIME of the last change of state */
 	enum mesh_state shown_state;  /* as last logged */
 };

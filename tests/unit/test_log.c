@@ -129,6 +129,73 @@ static void an_error_on_the_way_is_nobodys(void **state)
 	assert_string_equal(line_of(pair), "");
 }
 
+static const char *text_of(const struct pair *pair)
+{
+	const char *tab = strchr(line_of(pair), '\t');
+	return tab ? tab + 1 : "";
+}
+
+static void no_line_twice_a_second(void **state)
+{
+	struct pair *pair = *state;
+	const struct log_field fields[] = { { "pod", "shop/cart" }, { NULL, NULL } };
+	const struct log_field others[] = { { "pod", "shop/till" }, { NULL, NULL } };
+	pair->log.repeats = log_repeats_new();
+	assert_non_null(pair->log.repeats);
+	for (int i = 0; i < 5; i++) {
+		log_write(&pair->log, LOG_LEVEL_WARN, fields, "put right in %d.%d ms: a rule", 10 + i, i);
+		assert_string_equal(text_of(pair), i ? "" : "warn\tput right in 10.0 ms: a rule pod=shop/cart");
+	}
+	/* Another pod, another number, another level are other lines. */
+	log_write(&pair->log, LOG_LEVEL_WARN, others, "put right in 1 ms: a rule");
+	assert_string_equal(text_of(pair), "warn\tput right in 1 ms: a rule pod=shop/till");
+	for (int i = 0; i < 3; i++) {
+		log_write(&pair->log, LOG_LEVEL_ERROR, NULL, "port %d", i);
+		assert_true(strstr(line_of(pair), "port"));
+	}
+	/* Decisions, and what is there to debug, are told each time. */
+	pair->log.level = LOG_LEVEL_DEBUG;
+	for (int i = 0; i < 2; i++) {
+		log_write(&pair->log, LOG_LEVEL_INFO, fields, "in the mesh");
+		assert_string_equal(text_of(pair), "info\tin the mesh pod=shop/cart");
+		log_write(&pair->log, LOG_LEVEL_DEBUG, NULL, "looked");
+		assert_string_equal(text_of(pair), "debug\tlooked");
+		log_write(&pair->log, LOG_LEVEL_INFO, NULL, "ready");
+		assert_string_equal(text_of(pair), i ? "" : "info\tready");
+	}
+	log_tell_repeats(&pair->log, false);
+	assert_string_equal(line_of(pair), "");
+	usleep(1050 * 1000);
+	log_tell_repeats(&pair->log, false);
+	char told[2][256];
+	for (int i = 0; i < 2; i++) {
+		char more[8192] = "";
+		ssize_t got = recv(pair->ends[0], more, sizeof more - 1, 0);
+		assert_true(got > 0);
+		snprintf(told[i], sizeof told[i], "%s", strchr(more, '\t') + 1);
+	}
+	bool is_first = strstr(told[0], "put right");
+	assert_string_equal(told[!is_first], "warn\tput right in 14.4 ms: a rule pod=shop/cart repeated=4\n");
+	assert_string_equal(told[is_first], "info\tready repeated=1\n");
+	/* The second begins anew with what was told; then nothing is held any more. */
+	log_write(&pair->log, LOG_LEVEL_WARN, fields, "put right in 15 ms: a rule");
+	assert_string_equal(line_of(pair), "");
+	usleep(1050 * 1000);
+	log_write(&pair->log, LOG_LEVEL_WARN, NULL, "something else");
+	assert_string_equal(text_of(pair), "warn\tsomething else");
+	pair->log.format = LOG_FORMAT_JSON;
+	log_repeats_free(pair->log.repeats);
+	pair->log.repeats = log_repeats_new();
+	for (int i = 0; i < 2; i++)
+		log_write(&pair->log, LOG_LEVEL_WARN, fields, "again");
+	assert_non_null(strstr(line_of(pair), "\"again\""));
+	log_tell_repeats(&pair->log, true);
+	cleanup_cjson cJSON *json = cJSON_Parse(line_of(pair));
+	assert_string_equal(cJSON_GetObjectItem(json, "repeated")->valuestring, "1");
+	assert_string_equal(cJSON_GetObjectItem(json, "pod")->valuestring, "shop/cart");
+	log_repeats_free(pair->log.repeats);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, open_pair, close_pair)
 
 int main(void)
@@ -139,6 +206,7 @@ int main(void)
 		TEST(however_long_a_line_is_whole),
 		TEST(below_the_level_nothing),
 		TEST(an_error_on_the_way_is_nobodys),
+		TEST(no_line_twice_a_second),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
