@@ -207,8 +207,8 @@ static void accepted(void *data, int fd, pid_t pid)
 	if (conversation)
 		conversation->readable = event_new(server->base, fd, EV_READ | EV_PERSIST, readable, conversation);
 	if (!conversation || !conversation->readable || event_add(conversation->readable, &silence) < 0) {
-		log_write(server->log, LOG_LEVEL_WARN, NULL,
-			  "a plugin (pid %d) is turned away: there are %zu already, or no memory", (int)pid, server->count);
+		log_write(server->log, LOG_LEVEL_WARN, NULL, "a plugin (pid %d) is turned away: %s", (int)pid,
+			  server->count < CONVERSATIONS_MAX ? "there is no memory for it" : "there are too many already");
 		if (conversation && conversation->readable)
 			event_free(conversation->readable);
 		free(conversation);

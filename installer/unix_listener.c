@@ -46,7 +46,14 @@ static void accept_one(struct unix_listener *listener, int fd)
 {
 	struct ucred peer = { 0 };
 	socklen_t length = sizeof peer;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.uid != 0) {
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0) {
+		log_write(listener->log, LOG_LEVEL_WARN, NULL,
+			  "%s: a connection is closed: the kernel does not tell whose it is: %s", listener->path,
+			  strerror(errno));
+		close(fd);
+		return;
+	}
+	if (peer.uid != 0) {
 		listener->refused++;
 		log_write(listener->log, LOG_LEVEL_WARN, NULL,
 			  "%s: refused a connection of uid %u (pid %d): only root may talk here", listener->path, peer.uid,

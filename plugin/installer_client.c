@@ -275,17 +275,31 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 	return CNI_CANNOT_REDIRECT;
 }
 
-/* One request, one result; whatever goes wrong is only said. */
-static void tell(struct call *call, struct wire_message *request, int descriptor)
+static int ask(struct call *call, struct wire_message *request, int descriptor, int64_t deadline, struct error *error,
+	       struct wire_message *ret_result)
 {
 	cleanup_close int connection = -1;
+	int64_t left = deadline - clock_milliseconds();
+	if (open_connection(call, left > 1 ? left : 1, error, &connection) < 0 ||
+	    send_with_remarks(call, connection, request, descriptor, error) < 0)
+		return -1;
+	return receive(connection, deadline, error, ret_result);
+}
+
+/* One request, one result; whatever goes wrong is only said. A connection that is lost in the middle is made once more: an
+ * agent that was not told takes the removal of the rules for drift. */
+static void tell(struct call *call, struct wire_message *request, int descriptor)
+{
 	cleanup_wire_message struct wire_message result = { 0 };
 	struct error problem = { 0 };
-	long timeout = call->config.timeout_seconds * 1000;
-	int64_t deadline = clock_milliseconds() + timeout;
-	if (open_connection(call, timeout, &problem, &connection) < 0 ||
-	    send_with_remarks(call, connection, request, descriptor, &problem) < 0 ||
-	    receive(connection, deadline, &problem, &result) < 0) {
+	int64_t deadline = clock_milliseconds() + call->config.timeout_seconds * 1000;
+	int asked = ask(call, request, descriptor, deadline, &problem, &result);
+	if (asked < 0 && problem.number == ECONNRESET && clock_milliseconds() < deadline) {
+		nanosleep(&(struct timespec){ .tv_nsec = RETRY_NANOSECONDS }, NULL);
+		problem = (struct error){ 0 };
+		asked = ask(call, request, descriptor, deadline, &problem, &result);
+	}
+	if (asked < 0) {
 		log_write(&call->log, is_nobody(problem.number) ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN, NULL,
 			  "the node agent was not told: %s", problem.message);
 		return;

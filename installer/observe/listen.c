@@ -206,6 +206,11 @@ static int serve(struct http_listener *listener, int fd, struct error *error)
 		evconnlistener_free(accepting);
 		return error_set(error, ENOMEM, "cannot serve HTTP");
 	}
+	/* libevent says nothing when it can't wait for the socket: a second time costs nothing, and does. */
+	if (evconnlistener_enable(accepting) < 0) {
+		evhttp_del_accept_socket(listener->http, bound);
+		return error_set(error, ENOSPC, "cannot wait for connections (see /proc/sys/fs/epoll/max_user_watches)");
+	}
 	if (listener->bound)
 		evhttp_del_accept_socket(listener->http, listener->bound);
 	listener->bound = bound;

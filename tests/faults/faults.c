@@ -75,12 +75,17 @@ struct control {
 
 static struct control *control;
 
+static int is_of(const void *caller, const char *library)
+{
+	Dl_info info;
+	return control && caller && dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, library);
+}
+
 /* libseccomp 2.5 does not survive memory that runs out (it loops for ever in seccomp_load); it works once, at the start. Its
  * allocations are passed over: the next one of somebody else fails. */
 static int is_passed_over(const void *caller)
 {
-	Dl_info info;
-	return caller && dladdr(caller, &info) && info.dli_fname && strstr(info.dli_fname, "libseccomp");
+	return is_of(caller, "libseccomp");
 }
 
 static int next_is(enum call call, const void *caller)
@@ -347,7 +352,8 @@ static size_t shorter(size_t length)
 
 ssize_t read(int fd, void *bytes, size_t length)
 {
-	if (next_is(CALL_READ, NULL)) {
+	/* libevent reads with it from its own pipe of signals, which cannot fail. */
+	if (!is_of(__builtin_return_address(0), "libevent") && next_is(CALL_READ, NULL)) {
 		if (control->number) {
 			errno = control->number;
 			return -1;
@@ -355,6 +361,18 @@ ssize_t read(int fd, void *bytes, size_t length)
 		length = shorter(length);
 	}
 	return NEXT(read)(fd, bytes, length);
+}
+
+ssize_t readv(int fd, const struct iovec *parts, int count)
+{
+	if (next_is(CALL_READ, NULL)) {
+		if (control->number) {
+			errno = control->number;
+			return -1;
+		}
+		return NEXT(read)(fd, parts[0].iov_base, shorter(parts[0].iov_len));
+	}
+	return NEXT(readv)(fd, parts, count);
 }
 
 ssize_t __read_chk(int fd, void *bytes, size_t length, size_t size); // NOLINT
@@ -366,7 +384,7 @@ ssize_t __read_chk(int fd, void *bytes, size_t length, size_t size)  // NOLINT
 
 ssize_t write(int fd, const void *bytes, size_t length)
 {
-	if (next_is(CALL_WRITE, NULL)) {
+	if (!is_of(__builtin_return_address(0), "libevent") && next_is(CALL_WRITE, NULL)) {
 		if (control->number) {
 			errno = control->number;
 			return -1;

@@ -1,11 +1,14 @@
-"""Every kind of call of the node agent fails once, in the middle of its work: at its start, while pods come in and go out. It
-goes on and converges, or ends with a sentence and converges when it is started again; nothing is lost on the way, and nothing
-is left open."""
+"""Every kind of call of the node agent fails once, in the middle of its work: at its start, while pods come in and go out, while it
+serves ADD and DEL, when it is stopped. It goes on and converges, or ends with a sentence and converges when it is started again;
+nothing is lost on the way, and nothing is left open."""
 import http.client
 import os
+import signal
+import time
 
 import pytest
 
+from agent.cni import Runtime
 from agent.node import Node, eventually
 from .control import CASES, Control, case_name
 
@@ -118,3 +121,85 @@ def test_start(faulty, case):
         assert all(pod.redirects() for pod in node.pods_made), where
         node.stop()
         assert all(pod.redirects() for pod in node.pods_made), where
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_add_served(faulty, case):
+    """An ADD during which a call of the agent fails: the pod is in the mesh, or the ADD failed with a sentence and left nothing; the
+    next ADD succeeds, and after the DEL nothing is left."""
+    node, (call, number) = faulty, case
+    runtime = Runtime(node)
+    pod = node.pod(starts=True, namespace="inside")
+    node.join("inside")
+    eventually(lambda: node.get(f"/pods/{pod.key}"), what=node.log)
+
+    def counted(action):
+        before = node.control.counts()[call]
+        action()
+        return node.control.counts()[call] - before
+    serving = counted(lambda: runtime.add(pod))
+    deleting = counted(lambda: (runtime.delete(pod), pod.exit()))
+    settled(node)
+    open_before, pid = descriptors(node), node.agent.pid
+    for point in points(max(1, serving)):
+        where = f"ADD {case_name(case)} {point} of {serving}"
+        node.control.arm(call, point, number)
+        status, answer = runtime.call("ADD", pod)
+        node.control.disarm()
+        revive(node, call, where)
+        if status == 0:
+            assert pod.redirects(), (where, node.log()[-4000:])
+        else:
+            assert status == 1 and answer["code"] > 0 and " " in answer["msg"], (where, answer)
+            eventually(lambda: not pod.traces(), what=lambda: f"{where}: {answer}, {pod.traces()}\n{node.log()[-4000:]}")
+            eventually(lambda: runtime.call("ADD", pod)[0] == 0, what=lambda: f"{where}: {node.log()[-4000:]}")
+        pod.enter()
+        runtime.delete(pod)
+        pod.exit()
+    for point in points(max(1, deleting)):
+        where = f"DEL {case_name(case)} {point} of {deleting}"
+        runtime.add(pod)
+        node.control.arm(call, point, number)
+        status, answer = runtime.call("DEL", pod)
+        eventually(lambda: node.control.fired or pod.is_out(), 5, what=where)
+        node.control.disarm()
+        revive(node, call, where)
+        assert status == 0, (where, answer)
+        eventually(pod.is_out, 15, what=lambda: f"{where}: {pod.traces()} {node.probes()}\n{node.log()[-4000:]}")
+        assert not runtime.attachments(), where
+    if node.agent.pid == pid:
+        eventually(lambda: descriptors(node) <= open_before + 2, 10,
+                   what=lambda: f"{open_before} descriptors, then {descriptors(node)}")
+
+
+def settled(node):
+    """What a pod needed is closed a second late."""
+    last, since = descriptors(node), time.monotonic()
+    while time.monotonic() < since + 1.2:
+        time.sleep(0.1)
+        if descriptors(node) != last:
+            last, since = descriptors(node), time.monotonic()
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_stop(faulty, case):
+    """It ends, in time, and leaves its pods' rules; the next one takes over what is there."""
+    node, (call, number) = faulty, case
+    node.join()
+    node.wait_for("enabled")
+    before = node.control.counts()[call]
+    node.stop()
+    stopping = node.control.counts()[call] - before
+    for point in points(max(1, stopping)):
+        where = f"{case_name(case)} {point} of {stopping}"
+        node.start(**node.control.environment)
+        node.wait_for("enabled")
+        node.control.arm(call, point, number)
+        node.agent.send_signal(signal.SIGTERM)
+        status = node.agent.wait(30)
+        node.control.disarm()
+        assert status in ((0, -6) if call in MAY_DIE else (0,)), f"{where}: exit status {status}: {node.log()[-3000:]}"
+        node.agent = None
+        assert all(pod.redirects() for pod in node.pods_made), where
+    node.start()
+    node.wait_for("enabled")
