@@ -235,7 +235,8 @@ soak: deps ## flip pods in and out of the mesh 10,000 times, the tunnel reconnec
 NODE_PYTEST = AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -p no:cacheprovider
 .PHONY: node-deps test-node bench-node
 node-deps: deps
-	@tests/deps $(NODE_PACKAGES)
+	@tests/deps $(NODE_PACKAGES) $(STATIC_PACKAGES)
+	@tests/debian-13.sh >/dev/null
 	@tests/node/components >/dev/null
 test-node: node-deps ## the product on a real node: etcd, kube-apiserver, kubelet, containerd; see docs/real-node.md
 	@$(MAKE) CI=true all static

@@ -75,7 +75,7 @@ def can(cluster, account, verb, what, namespace=NAMESPACE):
 def test_permissions(cluster):
     """As the API server's authorizer has it, not as the YAML looks."""
     values = json.dumps({"nodeSelector": {"nowhere": "true"}})
-    cluster.kubectl("apply", "-f", "-", stdin=helm(cluster, "template", "ambient-cni", CHART, "--no-hooks", "--values=-",
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=helm(cluster, "template", "ambient-cni", CHART, "--no-hooks", "--values=-",
                                                    "--kube-version=v1.34.0", stdin=values))
     wait_until(lambda: can(cluster, "istio-cni", "watch", "pods", None), 30, "the roles are in force")
     for verb, what in (("list", "pods"), ("watch", "namespaces"), ("patch", "pods/status"), ("get", "nodes"), ("create", "events")):
