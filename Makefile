@@ -145,9 +145,9 @@ $(BUILD)/bench/nothing: tests/bench/nothing.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -static-pie $< -o $@
 
-$(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libambient.a
+$(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libtestable.a $(BUILD)/libambient.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LIB_LIBS) -o $@
+	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -o $@
 
 # A library that tests preload: it makes one call of a program fail.
 $(BUILD)/tests/faults.so: tests/faults/faults.c
