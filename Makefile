@@ -156,7 +156,7 @@ $(BUILD)/tests/faults.so: tests/faults/faults.c
 
 .PHONY: units tools
 units: $(UNIT_PROGRAMS)
-tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BUILD)/tests/faults.so
+tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BENCH_PROGRAMS) $(BUILD)/tests/faults.so
 
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \

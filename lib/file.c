@@ -83,6 +83,11 @@ int file_write(const char *path, const char *text, size_t length, mode_t mode, s
 
 int file_make_directory(const char *path, struct error *error)
 {
+	/* It nearly always is there. */
+	if (mkdir(path, 0700) == 0 || errno == EEXIST)
+		return 0;
+	if (errno != ENOENT)
+		return error_set(error, errno, "cannot make directory %s", path);
 	cleanup_free char *parent = strdup(path);
 	if (!parent)
 		return error_set(error, ENOMEM, "cannot make directory %s", path);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ambient/attachment.h"
 #include "ambient/cleanup.h"
@@ -20,25 +21,46 @@
 #include "installer/mesh/state.h"
 
 #define SAVE_AFTER 0.05
+/* Saving costs what the node's pods cost together, however few have changed: this part of the time goes into it at most, as
+ * long as nothing waits for longer than SAVE_AFTER_MOST. */
+#define SAVE_SHARE 0.05
+#define SAVE_AFTER_MOST 1.0
 #define VERSION 1
 #define FILE_NAME "enrolled.json"
 #define FILE_MAX (4 * 1024 * 1024)
 
+/* Of the processor alone: a slow disk, or a busy machine, is no reason to remember less. */
+static double cpu_seconds(void)
+{
+	struct timespec spent;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+	return (double)spent.tv_sec + (double)spent.tv_nsec / 1e9;
+}
+
+static void save_soon(struct mesh *mesh)
+{
+	double after = mesh->save_took / SAVE_SHARE;
+	if (event_pending(mesh->save, EV_TIMEOUT, NULL))
+		return;
+	if (after < SAVE_AFTER)
+		after = SAVE_AFTER;
+	mesh_arm(mesh->save, after < SAVE_AFTER_MOST ? after : SAVE_AFTER_MOST);
+}
+
 void mesh_remember_enrolled(struct mesh *mesh)
 {
 	mesh->is_enrolled_dirty = true;
-	if (!event_pending(mesh->save, EV_TIMEOUT, NULL))
-		mesh_arm(mesh->save, SAVE_AFTER);
+	save_soon(mesh);
 }
 
 void mesh_remember_outside(struct mesh *mesh)
 {
 	mesh->is_outside_dirty = true;
-	if (!event_pending(mesh->save, EV_TIMEOUT, NULL))
-		mesh_arm(mesh->save, SAVE_AFTER);
+	save_soon(mesh);
 }
 
-static bool add_pod(cJSON *array, const struct mesh_pod *pod)
+/* `defaults`: the node's redirection as JSON, which nearly every pod has; entries lead to it. */
+static bool add_pod(cJSON *array, const struct mesh_pod *pod, cJSON *defaults)
 {
 	cJSON *entry = cJSON_CreateObject();
 	size_t count = 0;
@@ -61,6 +83,8 @@ static bool add_pod(cJSON *array, const struct mesh_pod *pod)
 		if (!cJSON_AddItemToArray(list, cJSON_CreateString(pod_address_print(&addresses[i], text))))
 			return false;
 	}
+	if (redirect_equal(&pod->sandbox.in_force, pod->mesh->settings.selection.defaults))
+		return list && cJSON_AddItemReferenceToObject(entry, "redirect", defaults);
 	cJSON *redirect = redirect_to_json(&pod->sandbox.in_force);
 	if (!list || !cJSON_AddItemToObject(entry, "redirect", redirect)) {
 		cJSON_Delete(redirect);
@@ -71,15 +95,16 @@ static bool add_pod(cJSON *array, const struct mesh_pod *pod)
 
 static int save_enrolled(struct mesh *mesh, struct error *error)
 {
-	cleanup_cjson cJSON *json = cJSON_CreateObject();
+	cleanup_cjson cJSON *defaults = redirect_to_json(mesh->settings.selection.defaults), *json = cJSON_CreateObject();
 	cleanup_free char *text = NULL, *path = NULL;
 	struct mesh_pod *pod;
 	cJSON *array = NULL;
-	bool is_built = cJSON_AddNumberToObject(json, "version", VERSION) && (array = cJSON_AddArrayToObject(json, "pods"));
+	bool is_built =
+		defaults && cJSON_AddNumberToObject(json, "version", VERSION) && (array = cJSON_AddArrayToObject(json, "pods"));
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
 		if (is_built && (pod->sandbox.standing != REDIRECT_STANDING_NOTHING || pod->is_remembered))
-			is_built = add_pod(array, pod);
+			is_built = add_pod(array, pod, defaults);
 	}
 	if (!is_built || !(text = cJSON_PrintUnformatted(json)))
 		return error_set(error, ENOMEM, "cannot write %s", FILE_NAME);
@@ -184,6 +209,7 @@ void mesh_save(evutil_socket_t fd, short what, void *data)
 	/* Before the first list a part would be written over the whole; after a successor came, ours over its. */
 	if (mesh->is_stopped || !mesh_is_synced(mesh))
 		return;
+	double began = cpu_seconds();
 	if (mesh->is_enrolled_dirty) {
 		mesh->is_enrolled_dirty = save_enrolled(mesh, &error) < 0 || save_attachments(mesh, &error) < 0;
 		if (mesh->is_enrolled_dirty)
@@ -194,6 +220,7 @@ void mesh_save(evutil_socket_t fd, short what, void *data)
 		if (mesh->is_outside_dirty)
 			report(mesh, &error);
 	}
+	mesh->save_took = cpu_seconds() - began;
 }
 
 /* Adds what it does not have yet. */

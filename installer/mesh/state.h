@@ -166,6 +166,7 @@ struct mesh {
 	bool is_pruned;			   /* what an earlier run left on the host was looked through */
 	char *trouble[SOURCE_KIND_COUNT];
 	bool is_enrolled_dirty, is_outside_dirty;
+	double save_took;	/* the latest one, seconds of the processor */
 	struct outside outside; /* as read at start, until the source has spoken */
 	bool is_stopped;
 	void (*released)(void *data, size_t stranded);

@@ -234,7 +234,10 @@ int main(int argc, char **argv)
 	if (mesh_new(bed.base, &settings, &error, &bed.mesh) < 0)
 		errx(1, "%s", error.message);
 	const struct tunnel_listener tunnel_listener = mesh_tunnel_listener(bed.mesh);
-	if (tunnel_server_new(bed.base, SOCKET, &tunnel_listener, NULL, &log, &error, &bed.tunnel) < 0)
+	/* Under callgrind a turn of the loop may take seconds. */
+	struct tunnel_limits limits = TUNNEL_LIMITS_DEFAULT;
+	limits.hello_milliseconds = limits.answer_milliseconds = 600000;
+	if (tunnel_server_new(bed.base, SOCKET, &tunnel_listener, &limits, &log, &error, &bed.tunnel) < 0)
 		errx(1, "%s", error.message);
 	mesh_set_tunnel(bed.mesh, bed.tunnel);
 	const struct source source = { .get_pod = nobody_asks };

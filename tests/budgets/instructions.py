@@ -1,6 +1,11 @@
-"""Instructions of one call of the plugin, counted by valgrind: a number that does not depend on what else the machine does.
+"""Instructions of one call of the plugin, and of the agent's own code for one pod, counted by valgrind: numbers that do not
+depend on what else the machine does.
 
     PYTHONPATH=tests python3 -m budgets.instructions        writes tests/bench/budgets.json anew
+
+What the agent does is counted in tests/bench/flips.c and apply.c, which hold its rooms: the difference of two runs of different
+length, divided by what the longer one does more, so that start and end are not in it. The agent's files are written by the
+clock, which moves the numbers by a hundredth.
 
 The start of any dynamic program, which the C library alone pays, is a floor of its own: /bin/true's. What is counted is the
 development build of Debian 12; another compiler, or other libraries, count otherwise."""
@@ -25,15 +30,32 @@ CALLS = {
 }
 
 
-def count(command, stdin, environment):
+# Name: (program, arguments of a short run, of a long one, what the long one does more).
+AGENT = {
+    "a redirection applied": ("apply", ["10"], ["40"], 30),
+    "a pod into the mesh and out again, beside 20": ("flips", ["20", "1", "0"], ["20", "3", "0"], 40),
+    "a pod into the mesh and out again, beside 80": ("flips", ["80", "1", "0"], ["80", "3", "0"], 160),
+    "an ADD, beside 20": ("flips", ["20", "0", "10"], ["20", "0", "40"], 30),
+}
+
+
+def count(command, stdin="", environment=None):
     """Of the program alone, the loader included."""
     done = subprocess.run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command], input=stdin, text=True,
-                          capture_output=True, check=False, env={"PATH": os.environ["PATH"], **environment})
+                          capture_output=True, check=False, env={"PATH": os.environ["PATH"], **(environment or {})})
     assert done.returncode == 0, (done.stdout, done.stderr)
     return int(re.search(r"Collected : (\d+)", done.stderr)[1])
 
 
-def measure():
+def measure_agent():
+    found = {}
+    for name, (program, short, long, more) in AGENT.items():
+        command = str(BUILD / "bench" / program)
+        found[name] = (count([command, *long]) - count([command, *short])) // more
+    return found
+
+
+def measure_plugin():
     found = {}
     with tempfile.TemporaryDirectory(prefix="ambient-budget-", dir="/dev/shm") as folder:
         netns = Namespace()
@@ -56,8 +78,8 @@ def measure():
 
 
 def main():
-    counts = measure()
-    BUDGETS.write_text(json.dumps({"plugin instructions": counts}, indent=1) + "\n", encoding="utf-8")
+    counts = {"plugin instructions": measure_plugin(), "agent instructions": measure_agent()}
+    BUDGETS.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     print(BUDGETS.read_text(encoding="utf-8"), end="")
 
 

@@ -53,17 +53,17 @@ static int dial(const char *path)
 	return fd;
 }
 
-/* Whole answers alone are looked at: a big one does not come in one piece. */
+/* Whole answers alone are looked at: a big one does not come in one piece. The first line may say the request's path. */
 static void look(const char *answer)
 {
 	unsigned int major, minor, status; /* evhttp answers in whatever version it was asked */
 	HOLDS(sscanf(answer, "HTTP/%u.%u %u ", &major, &minor, &status) == 3 && status >= 200 && status < 600);
-	const char *body = strstr(answer, "\r\n\r\n"), *type = strstr(answer, "Content-Type: application/json");
-	const char *length = strstr(answer, "Content-Length: ");
+	const char *body = strstr(answer, "\r\n\r\n"), *type = strstr(answer, "\r\nContent-Type: application/json");
+	const char *length = strstr(answer, "\r\nContent-Length: ");
 	HOLDS(body);
 	body += 4;
 	cleanup_cjson cJSON *json = NULL;
-	if (type && type < body && length && length < body && strtoul(length + 16, NULL, 10) == strlen(body))
+	if (type && type < body && length && length < body && strtoul(length + 18, NULL, 10) == strlen(body))
 		HOLDS(json_parse(body, strlen(body), 1 << 20, "answer", NULL, &json) == 0);
 }
 
