@@ -251,6 +251,10 @@ test-page: deps ## the status page in a real Chromium; AMBIENT_SCREENSHOTS=1 ren
 	@$(MAKE) CI=true all
 	AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/page
 
+.PHONY: test-newcomer
+test-newcomer: ## the README's commands in its order, typed in a clean Debian 12 root, from a clone to a pod's rules; some minutes
+	tests/clean-root.sh newcomer
+
 .PHONY: asan
 asan: deps ## the whole test suite under the address and undefined-behaviour sanitizers
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \

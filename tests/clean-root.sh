@@ -1,6 +1,8 @@
 #!/bin/bash
 # Tries the README's commands where nothing was installed by hand: in a fresh Debian 12 root made by mmdebstrap, on a clone of
-# HEAD. tests/clean-root.sh [TARGET...], by default demo and test. The root is thrown away; a tarball of it is kept in a cache.
+# HEAD. tests/clean-root.sh [TARGET...], by default demo and test. The target newcomer is the commands of the README as they stand
+# there, in their order, from `make demo` to a pod whose rules are listed (`make test-newcomer`). The root is thrown away; a tarball of
+# it is kept in a cache.
 set -euo pipefail
 source=$(cd "$(dirname "$0")/.." && pwd)
 targets=${*:-demo test}
@@ -27,11 +29,11 @@ cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 git clone -q "$source" "$root/src"
 
 # Mounts of its own, gone with the last process; the network is the machine's, for apt and go alone.
-for target in $targets; do
-	echo "== make $target"
+inside() {
 	# shellcheck disable=SC2016 # expanded in there
 	unshare --mount --pid --fork --kill-child bash -euc '
-		root=$1 target=$2
+		root=$1
+		shift
 		mount --make-rprivate /
 		# pivot_root and not chroot: a test that enters a mount namespace begins at its root, which must not be the
 		# root of this machine.
@@ -45,7 +47,25 @@ for target in $targets; do
 		cd "$root"
 		pivot_root . before
 		umount -l /before
-		exec env -u BASH_ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root make -C /src "$target"
-	' clean-root "$root" "$target"
+		cd /src
+		exec env -u BASH_ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+	' clean-root "$root" "$@"
+}
+
+for target in $targets; do
+	echo "== $target"
+	if [ "$target" != newcomer ]; then
+		inside make "$target"
+		continue
+	fi
+	/usr/bin/python3 -B "$source/tests/docs/commands.py" newcomer >"$root/typed"
+	# A pipe: the shell reads it line by line, and what it starts goes on where it was.
+	# shellcheck disable=SC2002
+	cat "$root/typed" | inside bash | tee "$root/printed"
+	# The last of these is a rule of the pod: the way was gone to its end.
+	for text in ' 0 failed; ' '+ ip netns exec pod nft list table inet ambient-cni' 'redirect to :15001 comment "outbound"' \
+		'+ ip netns delete pod'; do
+		grep -qF -- "$text" "$root/printed" || { echo "clean root: the newcomer did not see: $text" >&2; exit 1; }
+	done
 done
 echo "clean root: $targets passed"
