@@ -37,12 +37,14 @@ HARDENING = -fPIE -fsanitize=address,undefined$(if $(FUZZER),$(comma)fuzzer-no-l
 endif
 comma = ,
 
-PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(LIB_PACKAGES) $(INSTALLER_PACKAGES))
+# Without pkg-config (before `make deps`) nothing is said: the target that needs it fails with its name.
+ask_pkg_config = $(shell command -v $(PKG_CONFIG) >/dev/null && $(PKG_CONFIG) $(1))
+PKG_CFLAGS := $(call ask_pkg_config,--cflags $(LIB_PACKAGES) $(INSTALLER_PACKAGES))
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -I$(BUILD) -I$(BUILD)/generated $(PKG_CFLAGS)
 CFLAGS += -std=gnu17 $(OPTIMISE) $(WARNINGS) $(HARDENING) -ffunction-sections -fdata-sections $(STATIC_CFLAGS)
 LDFLAGS += $(LINK_MODE) -Wl,-z,relro,-z,now -Wl,--gc-sections $(filter -fsanitize=%,$(HARDENING))
-LIB_LIBS := $(shell $(PKG_CONFIG) $(PKG_FLAGS) --libs $(LIB_PACKAGES))
-INSTALLER_LIBS := $(shell $(PKG_CONFIG) $(PKG_FLAGS) --libs $(INSTALLER_PACKAGES) $(LIB_PACKAGES))
+LIB_LIBS := $(call ask_pkg_config,$(PKG_FLAGS) --libs $(LIB_PACKAGES))
+INSTALLER_LIBS := $(call ask_pkg_config,$(PKG_FLAGS) --libs $(INSTALLER_PACKAGES) $(LIB_PACKAGES))
 
 LIB_SOURCES = $(wildcard lib/*.c)
 PLUGIN_SOURCES = $(wildcard plugin/*.c)
@@ -162,7 +164,7 @@ tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(BENCH_PROGRAMS) $(BUILD)/tests/faults
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libseccomp-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset \
-	mandoc valgrind iperf3
+	mandoc man-db curl valgrind iperf3
 NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
 FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 PAGE_PACKAGES = chromium chromium-driver python3-selenium

@@ -5,9 +5,9 @@ import re
 import sys
 
 try:
-    from .documents import DOCUMENTS, REPOSITORY
+    from .documents import DOCUMENTS, MAN_PAGES, REPOSITORY
 except ImportError:  # as a program
-    from documents import DOCUMENTS, REPOSITORY
+    from documents import DOCUMENTS, MAN_PAGES, REPOSITORY
 
 PROGRAMS = ("ambient-installer", "helm", "kubectl", "istioctl", "skopeo", "curl", "nft", "nsenter", "grep", "ip", "iptables", "journalctl",
             "crictl", "ctr", "crio", "containerd", "cnitool", "systemctl", "make", "man", "strace", "perf", "nice", "git", "docker", "buildah",
@@ -69,12 +69,20 @@ def of_document(document):
     return [(command, True) for block in blocks(text) for command in of_block(block)] + [(command, False) for command in in_text(text)]
 
 
+def of_page(page):
+    """The commands that a manual page shows on a line of their own."""
+    return [line.replace("\\-", "-") for line in re.findall(r"^\.Dl (.*)$", page.read_text(), re.M)]
+
+
+def of_all():
+    """[(the document or page, the command)], each once."""
+    found = [(document, command) for document in DOCUMENTS for command, _ in of_document(document)]
+    return list(dict.fromkeys(found + [(page, command) for page in MAN_PAGES for command in of_page(page)]))
+
+
 def of_program(program):
-    """Every command of the documents that begins with this program, once: what is piped behind it is part of it."""
-    found = []
-    for document in DOCUMENTS:
-        found += [command for command, _ in of_document(document) if command.split()[0] == program]
-    return list(dict.fromkeys(found))
+    """Every command that begins with this program, once: what is piped behind it is part of it."""
+    return list(dict.fromkeys(command for _, command in of_all() if command.split()[0] == program))
 
 
 def newcomer():

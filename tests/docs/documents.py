@@ -5,6 +5,7 @@ import re
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+MAN_PAGES = sorted((REPOSITORY / "docs/man").glob("*.8"))
 
 
 def rows(text):

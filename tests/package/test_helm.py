@@ -1,12 +1,20 @@
 """Helm's and kustomize's own commands on the chart: what tests/deploy renders with Helm's engine is what people get."""
 import json
+import os
+import pathlib
 import re
 import shlex
+import sys
 
 import pytest
 
-from .conftest import CHART, SOURCE, run
-from deploy.istio_values import DEFAULTS, HONOURED, nested
+from .conftest import CHART, HELM, SOURCE, run, tool
+from .people_api import PeopleApi
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from deploy.istio_values import DEFAULTS, HONOURED, nested  # noqa: E402
+from docs.commands import of_program  # noqa: E402
 
 
 def test_lint(helm, tmp_path):
@@ -63,19 +71,39 @@ images: [{{name: localhost/ambient-cni, newName: mirror.example/ambient-cni, new
     assert "namespace: istio-system" not in built
 
 
-def documented_commands():
-    """The commands `helm install` and `helm upgrade` of the guides, with our chart."""
-    for document in ("docs/install.md", "docs/migrate.md"):
-        text = (SOURCE / document).read_text().replace("\\\n", " ")
-        for line in re.findall(r"^helm (?:install|upgrade) (istio-cni deploy/helm/ambient-cni .*)$", text, re.M):
-            yield line
+def documented():
+    """Of the documents: what is typed, and what is only named."""
+    return of_program("helm")
 
 
-@pytest.mark.parametrize("command", documented_commands())
-def test_commands_of_the_guides(helm, command, tmp_path):
-    """`helm template` takes the same arguments, but for those that are about what stands in the cluster."""
+@pytest.fixture
+def helm_in_a_cluster(tmp_path):
+    """Helm against an API server with a release of istio-cni's chart."""
+    api = PeopleApi()
+    api.put("v1", "namespaces", "istio-system")
+    api.put("v1", "configmaps", "istio-cni-config", "istio-system")
+    api.put_release("istio-cni", "istio-system", {"cniBinDir": "/opt/cni/bin"},
+                    "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: istio-cni-config\n  namespace: istio-system\n")
+    program = tool("helm", HELM)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/helm").symlink_to(program)
+    environment = {**os.environ, "KUBECONFIG": str(api.write_kubeconfig(tmp_path / "kubeconfig")), "HOME": str(tmp_path),
+                   "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+
+    yield api, lambda command: run("bash", "-c", command, cwd=tmp_path, env=environment)
+    api.close()
+    assert not api.faults
+
+
+INSTALLS = [command for command in documented() if re.match(r"helm (install|upgrade) istio-cni deploy/helm/ambient-cni", command)]
+
+
+@pytest.mark.parametrize("command", INSTALLS)
+def test_installations_of_the_documents(helm, command, tmp_path):
+    """`helm template` takes the same arguments, but for those that are about what stands in the cluster. (`helm install` itself:
+    tests/node.)"""
     (tmp_path / "values.yaml").write_text(json.dumps(DEFAULTS))
-    words = [word for word in shlex.split(command) if word != "--take-ownership"]
+    words = [word for word in shlex.split(command)[2:] if word != "--take-ownership"]
     words = [str(tmp_path / word) if word == "values.yaml" else word for word in words]
     printed = helm("template", *words, cwd=SOURCE)
     assert "kind: DaemonSet" in printed
@@ -83,3 +111,24 @@ def test_commands_of_the_guides(helm, command, tmp_path):
         assert 'image: "REGISTRY/ambient-cni:0.1.0"' in printed
     if "outboundRanges" in command:
         assert "- 169.254.169.254/32" in printed and "releaseDrainSeconds: 60" in printed
+    if "seLinuxOptions" in command:
+        assert re.search(r"seLinuxOptions:\s+type: super_t", printed)
+
+
+@pytest.mark.parametrize("command", [command for command in documented() if command not in INSTALLS])
+def test_other_commands_of_the_documents(helm, helm_in_a_cluster, command, tmp_path):
+    api, shell = helm_in_a_cluster
+    if command.startswith("helm get values"):
+        shell(command)
+        assert (tmp_path / "values.yaml").read_text() == "cniBinDir: /opt/cni/bin\n"
+    elif command.startswith("helm show values"):
+        assert helm(*shlex.split(command)[1:], cwd=SOURCE).startswith("# Defaults.")
+    elif command.startswith("helm uninstall istio-cni"):
+        shell(command)
+        assert ("DELETE", "/api/v1/namespaces/istio-system/configmaps/istio-cni-config") in api.changes()
+        assert not api.get("secrets", "istio-system", "sh.helm.release.v1.istio-cni.v1")
+    else:
+        # Named in a sentence: there is such a command, with such options.
+        _, verb, *options = command.split()
+        usage = helm(verb, "--help")
+        assert f"helm {verb}" in usage and all(option in usage for option in options), command
