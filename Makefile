@@ -301,7 +301,7 @@ manifests: ## deploy/manifests from the chart
 
 # One after the other: they build images.
 test-package: deps ## image for both architectures, Helm's and kustomize's own commands; some minutes the first time
-	@tests/deps $(STATIC_PACKAGES) buildah qemu-user-static $(DOCKER_PACKAGES)
+	@tests/deps $(STATIC_PACKAGES) buildah qemu-user-static skopeo $(DOCKER_PACKAGES)
 	AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/package
 
 .PHONY: install

@@ -32,7 +32,7 @@ COVERED = [
     (r"ambient-installer verify NS/(POD|NAME)", "tests/observe/test_cli.py::test_verify", ["verify"]),
     (r"ambient-installer pause NS/POD --for 10m", "tests/observe/test_cli.py::test_a_difference_is_shown_and_a_pause_is_told",
      ["pause", "--for", "10m"]),
-    (r"ambient-installer doctor", "tests/observe/test_doctor.py::test_text_for_people", ["ambient"]),
+    (r"ambient-installer doctor", "tests/observe/test_doctor.py::test_text_for_people", ['"doctor"']),
     (r"ambient-installer uninstall", "tests/host/test_command.py::test_uninstall_takes_everything_away", ["uninstall"]),
     (r"ambient-installer config( --reference)?", "tests/cli/test_config_command.py::test_the_reference_is_the_committed_one",
      ["--reference"]),
@@ -41,7 +41,7 @@ COVERED = [
     (r"nft list table inet ambient-cni", "tests/docs/test_how_it_works.py::listing", ["nft", "list", "table", "inet"]),
     (r"nft list table inet ambient-cni-host", "tests/docs/test_how_it_works.py::test_the_hosts_rules_are_those_that_the_agent_installs",
      ["ambient-cni-host"]),
-    (r"nft flush ruleset", "tests/agent/test_drift.py::test_each_change_is_repaired", ["flush ruleset"]),
+    (r"nft flush ruleset", "tests/agent/test_drift.py::test_the_hosts_set_is_repaired", ['["flush", "ruleset"]']),
     # The image.
     (r"make image( ARCHITECTURE=arm64)?", "tests/package/test_image.py::test_make_image", ["make", "image", "ARCHITECTURE="]),
     (r"skopeo copy oci-archive:.* docker://REGISTRY/.*", "tests/package/test_image.py::test_pushed_to_a_registry", ["skopeo", "copy"]),

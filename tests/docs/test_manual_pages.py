@@ -22,8 +22,9 @@ def run(*command, **options):
 @each_page
 def test_both_formatters_find_nothing(page):
     done = run("mandoc", "-T", "lint", page)
-    # Pages that are not installed here.
-    said = [line for line in (done.stdout + done.stderr).splitlines() if "STYLE: referenced manual not found" not in line]
+    # Pages need not be installed here, and lines are as long as in the rest of the sources.
+    fine = ("referenced manual not found", "input text line longer than 80 bytes")
+    said = [line for line in (done.stdout + done.stderr).splitlines() if f"{page}:" in line and not any(words in line for words in fine)]
     assert said == []
     done = run("groff", "-ww", "-mandoc", "-T", "utf8", page, env={**os.environ, "LC_ALL": "C.UTF-8"})
     assert done.returncode == 0 and done.stderr == "" and "NAME" in done.stdout

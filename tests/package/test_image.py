@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,8 +10,11 @@ import tarfile
 import pytest
 
 from .conftest import SOURCE, run
+from .registry import Registry
 
 sys.path.insert(0, str(SOURCE / "deploy"))
+sys.path.insert(0, str(SOURCE / "tests"))
+from docs.commands import of_program  # noqa: E402
 from image_contents import read_archive  # noqa: E402
 
 ARCHITECTURES = ("amd64", "arm64")
@@ -171,3 +175,24 @@ def test_what_the_contents_check_refuses(make_image, tmp_path):
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "usr/bin/sh does not belong" in done.stderr and "are more than" in done.stderr
+
+
+def test_make_image(tmp_path):
+    """The target is the script that the fixture runs, with the architecture that is asked for."""
+    for more, architecture in (([], ""), (["ARCHITECTURE=arm64"], " arm64")):
+        printed = run("make", "-n", "-C", SOURCE, "image", f"BUILD={tmp_path}", "VERSION=v1", *more, env={**os.environ, "MAKEFLAGS": ""})
+        assert re.search(rf"^VERSION='v1' deploy/image.sh {tmp_path}{architecture}\s*$", printed, re.M), printed
+
+
+def test_pushed_to_a_registry(make_image):
+    """skopeo copy, as the guide has it: what arrives is what is in the archive."""
+    (command,) = [command for command in of_program("skopeo") if command.startswith("skopeo copy ")]
+    image, registry = make_image(NATIVE), Registry()
+    try:
+        command = re.sub(r"oci-archive:\S+", f"oci-archive:{image.archive}", command).replace("REGISTRY", registry.name)
+        run("sh", "-c", command.replace("skopeo copy", "skopeo --insecure-policy copy --dest-tls-verify=false"))
+        manifest = json.loads(registry.manifests["0.1.0"])
+        assert {layer["digest"] for layer in manifest["layers"]} | {manifest["config"]["digest"]} == set(registry.blobs)
+        assert json.loads(registry.blobs[manifest["config"]["digest"]])["architecture"] == NATIVE
+    finally:
+        registry.close()
