@@ -29,6 +29,7 @@ struct conversation {
 	int fd;
 	struct event *readable;
 	struct mesh_arrival *arrival; /* an ADD is under way */
+	char pod[320];		      /* NAMESPACE/NAME that it is about; empty: none */
 	bool has_asked;
 	bool is_over; /* answered: the next end of file is expected */
 };
@@ -99,13 +100,11 @@ static void finished(void *data, enum cni_code code, const char *message)
 }
 
 /* The plugin's own lines, one a line. */
-static void log_remarks(struct plugin_server *server, const struct attachment *attachment, const char *remarks)
+static void log_remarks(struct plugin_server *server, const char *pod, const char *remarks)
 {
 	cleanup_free char *copy = remarks ? strdup(remarks) : NULL;
-	char *state = NULL, name[512] = "";
-	if (attachment && attachment->pod_namespace && attachment->pod_name)
-		snprintf(name, sizeof name, "%s/%s", attachment->pod_namespace, attachment->pod_name);
-	const struct log_field fields[] = { { "from", "plugin" }, { name[0] ? "pod" : NULL, name }, { NULL, NULL } };
+	char *state = NULL;
+	const struct log_field fields[] = { { "from", "plugin" }, { pod[0] ? "pod" : NULL, pod }, { NULL, NULL } };
 	for (char *line = copy ? strtok_r(copy, "\n", &state) : NULL; line; line = strtok_r(NULL, "\n", &state)) {
 		/* "warn: text", as the plugin wrote it. */
 		enum log_level level = LOG_LEVEL_INFO;
@@ -187,7 +186,11 @@ static void readable(evutil_socket_t fd, short what, void *data)
 		conversation_end(conversation);
 		return;
 	}
-	log_remarks(server, message.kind == WIRE_ADD || message.kind == WIRE_DEL ? &message.attachment : NULL, message.log);
+	if ((message.kind == WIRE_ADD || message.kind == WIRE_DEL) && message.attachment.pod_namespace &&
+	    message.attachment.pod_name)
+		snprintf(conversation->pod, sizeof conversation->pod, "%s/%s", message.attachment.pod_namespace,
+			 message.attachment.pod_name);
+	log_remarks(server, conversation->pod, message.log);
 	if (!conversation->has_asked) {
 		take_request(conversation, &message, netns);
 	} else if (conversation->arrival && message.kind == WIRE_REPORT) {

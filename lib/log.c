@@ -200,13 +200,16 @@ static bool hold(const struct log *log, const char *rest)
 		if (other->written < repeat->written)
 			repeat = other;
 	}
-	if (repeat->kind == kind && repeat->written > 0 && now - repeat->written < REPEAT_SECONDS) {
+	if (repeat->kind == kind && (repeat->held || now - repeat->written < REPEAT_SECONDS)) {
 		char *last = strdup(rest);
 		if (!last)
 			return false;
 		free(repeat->last);
 		repeat->last = last;
 		repeat->held++;
+		/* Those that are due are told together with this one. */
+		if (now - repeat->written >= REPEAT_SECONDS)
+			tell(log, repeat);
 		return true;
 	}
 	tell(log, repeat);

@@ -14,12 +14,12 @@ void call_remark(struct call *call, enum log_level level, const char *format, ..
 {
 	char message[512];
 	va_list arguments;
+	if (level < call->config.log_level)
+		return;
 	va_start(arguments, format);
 	vsnprintf(message, sizeof message, format, arguments);
 	va_end(arguments);
 	log_write(&call->log, level, NULL, "%s", message);
-	if (level < call->config.log_level)
-		return;
 	size_t used = strlen(call->remarks);
 	snprintf(call->remarks + used, sizeof call->remarks - used, "%s%s: %s", used ? "\n" : "", log_level_name(level),
 		 message);

@@ -107,11 +107,15 @@ static enum outcome broken(struct conversation *conversation, const struct error
 
 static int apply(struct conversation *conversation, const struct redirect *redirect, struct error *error)
 {
+	struct call *call = conversation->call;
+	double began = clock_seconds();
 	cleanup_redirect_session struct redirect_session *session = NULL;
 	if (redirect_session_open(conversation->netns, error, &session) < 0 ||
 	    redirect_apply(session, redirect, REDIRECT_STAGE_FULL, error) < 0)
 		return -1;
 	conversation->is_applied = true;
+	call_remark(call, LOG_LEVEL_DEBUG, "redirected container %s, interface %s, namespace %s, in %.1f ms",
+		    call->container_id, call->interface, call->netns_path, (clock_seconds() - began) * 1000);
 	return 0;
 }
 

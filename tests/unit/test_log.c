@@ -181,6 +181,8 @@ static void no_line_twice_a_second(void **state)
 	log_write(&pair->log, LOG_LEVEL_WARN, fields, "put right in 15 ms: a rule");
 	assert_string_equal(line_of(pair), "");
 	usleep(1050 * 1000);
+	log_write(&pair->log, LOG_LEVEL_WARN, fields, "put right in 16 ms: a rule");
+	assert_string_equal(text_of(pair), "warn\tput right in 16 ms: a rule pod=shop/cart repeated=2");
 	log_write(&pair->log, LOG_LEVEL_WARN, NULL, "something else");
 	assert_string_equal(text_of(pair), "warn\tsomething else");
 	pair->log.format = LOG_FORMAT_JSON;
