@@ -1,6 +1,7 @@
 """The agent's end and start, whatever happened between them: what stands is adopted, what is left over goes."""
 import json
 import shutil
+import socket
 import time
 
 import pytest
@@ -283,3 +284,18 @@ def test_attachments_of_sandboxes_that_went_without_a_del_go(node):
     node.start()
     eventually(lambda: len(runtime.attachments()) == 2, what=node.log)
     assert {name.partition(":")[0] for name in runtime.attachments()} == {runtime.container(kept), runtime.container(hidden)}
+
+
+def test_a_tunnel_socket_that_somebody_took_and_left(node, pods):
+    """Another node agent (istio-cni's) listens at the tunnel's socket and is ended: ours does not stay deaf either."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        node.tunnel_path.unlink()
+        other.bind(str(node.tunnel_path))
+        other.listen()
+        node.log_has("a successor has taken over")
+        time.sleep(2.5)
+        assert node.agent.poll() is None
+    assert node.agent.wait(20) == 1
+    node.start()
+    for pod in pods:
+        pod.enter()
