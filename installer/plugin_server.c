@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
@@ -99,6 +100,15 @@ static void finished(void *data, enum cni_code code, const char *message)
 	answer_result(conversation, code, message);
 }
 
+/* The plugin sees its connection end, as when we were killed, and makes it again: where the successor is by now. */
+static void handed_on(void *data)
+{
+	struct conversation *conversation = data;
+	conversation->arrival = NULL;
+	conversation->is_over = true;
+	shutdown(conversation->fd, SHUT_RDWR);
+}
+
 /* The plugin's own lines, one a line. */
 static void log_remarks(struct plugin_server *server, const char *pod, const char *remarks)
 {
@@ -124,7 +134,9 @@ static void begin_add(struct conversation *conversation, struct wire_message *me
 {
 	struct error error = { 0 };
 	struct mesh_arrival *arrival = NULL;
-	const struct mesh_arrival_listener listener = { .decided = decided, .finished = finished, .data = conversation };
+	const struct mesh_arrival_listener listener = {
+		.decided = decided, .finished = finished, .handed_on = handed_on, .data = conversation
+	};
 	double timeout = (double)message->timeout_milliseconds / 1000;
 	if (mesh_arrival_begin(conversation->server->mesh, &message->attachment, netns, timeout, &listener, &error, &arrival) <
 	    0) {

@@ -303,6 +303,15 @@ static void deadline_passed(evutil_socket_t fd, short what, void *data)
 	finish(arrival, CNI_TRY_AGAIN_LATER, message);
 }
 
+static void hand_on(struct mesh_arrival *arrival)
+{
+	struct mesh_arrival_listener listener = arrival->listener;
+	arrival->mesh->settings.metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_ABANDONED]++;
+	take_back(arrival);
+	arrival_free(arrival);
+	listener.handed_on(listener.data);
+}
+
 int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, double timeout,
 		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival)
 {
@@ -328,7 +337,7 @@ int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int net
 	/* Before anything is told: a listener may be told at once. */
 	*ret_arrival = arrival;
 	if (mesh->is_stopped)
-		finish(arrival, CNI_TRY_AGAIN_LATER, "the node agent stops");
+		hand_on(arrival);
 	else
 		look(arrival);
 	return 0;
@@ -483,6 +492,12 @@ void mesh_arrivals_look(struct mesh *mesh)
 		else if (arrival->stage == ARRIVAL_IN_TUNNEL)
 			ask_tunnel(arrival);
 	}
+}
+
+void mesh_arrivals_hand_on(struct mesh *mesh)
+{
+	while (!TAILQ_EMPTY(&mesh->arrivals))
+		hand_on(TAILQ_FIRST(&mesh->arrivals));
 }
 
 void mesh_arrivals_end(struct mesh *mesh)

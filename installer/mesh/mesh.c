@@ -429,7 +429,7 @@ void mesh_stop(struct mesh *mesh)
 	if (mesh->is_stopped)
 		return;
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a successor has taken over: pods are its concern now");
-	mesh_arrivals_end(mesh);
+	mesh_arrivals_hand_on(mesh);
 	mesh->is_stopped = true;
 	/* With its watch: it would take the successor's changes for somebody else's. */
 	probe_set_close(mesh->probes);

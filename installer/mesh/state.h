@@ -321,5 +321,7 @@ void mesh_arrivals_look(struct mesh *mesh);
 /* The tunnel has answered, or can't, for the pod that arrives. */
 void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outcome, const struct error *error);
 void mesh_arrivals_end(struct mesh *mesh);
+/* The same, to a successor. */
+void mesh_arrivals_hand_on(struct mesh *mesh);
 
 #endif

@@ -190,11 +190,9 @@ def test_an_add_in_the_middle_of_a_change_of_hands(node):
     predecessor = node.agent
     node.start()
     node.tunnel.hold(False)
-    status, error = runtime.finish(process)
-    if status != 0:
-        assert error["code"] == 11
-        eventually(lambda: not pod.traces())
-        runtime.add(pod)
+    # It is handed on: no pod's start fails because of an upgrade.
+    status, answer = runtime.finish(process)
+    assert status == 0, (answer, node.log()[-4000:])
     assert pod.is_in()
     predecessor.terminate()
     predecessor.wait(10)
