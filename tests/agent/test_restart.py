@@ -2,6 +2,7 @@
 import json
 import shutil
 import socket
+import threading
 import time
 
 import pytest
@@ -297,3 +298,46 @@ def test_a_tunnel_socket_that_somebody_took_and_left(node, pods):
     node.start()
     for pod in pods:
         pod.enter()
+
+
+def test_upgrades_while_pods_start(node):
+    """Successors that start before their predecessors end, under ADDs: each succeeds, and from its success on the tunnel knows the
+    pod at every moment."""
+    runtime = Runtime(node)
+    node.join()
+    waiting = [node.pod(starts=True) for _ in range(24)]
+    inside, missing, is_over = set(), [], threading.Event()
+
+    def start():
+        while waiting:
+            pod = waiting.pop()
+            status, answer = runtime.call("ADD", pod)
+            if status != 0:
+                missing.append((pod.key, answer))
+            inside.add(pod.uid)
+            time.sleep(0.05)
+
+    def look():
+        while not is_over.is_set():
+            known = set(inside)
+            missing.extend(known - set(node.tunnel.workloads))
+            time.sleep(0.001)
+    watcher, starters = threading.Thread(target=look), [threading.Thread(target=start) for _ in range(2)]
+    for thread in (watcher, *starters):
+        thread.start()
+    for _ in range(3):
+        time.sleep(0.4)
+        predecessor = node.agent
+        node.start(wait=False)
+        time.sleep(0.2)
+        predecessor.terminate()
+        assert predecessor.wait(10) == 0
+    for thread in starters:
+        thread.join()
+    node.log_has("listed ")
+    node.tunnel.wait(lambda: node.tunnel.is_ready)
+    time.sleep(0.3)
+    is_over.set()
+    watcher.join()
+    assert not missing, (missing[:4], node.log()[-6000:])
+    assert len(inside) == 24 and all(pod.is_in() for pod in node.pods_made)
