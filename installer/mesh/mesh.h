@@ -28,7 +28,7 @@
 #include "ambient/cni.h"
 #include "ambient/log.h"
 #include "installer/mesh/selection.h"
-#include "installer/observe/metrics.h"
+#include "installer/metrics.h"
 #include "installer/source.h"
 #include "installer/tunnel/server.h"
 
