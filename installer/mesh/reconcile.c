@@ -28,7 +28,7 @@
 
 static bool may_try(const struct mesh_pod *pod, enum metrics_step step)
 {
-	return pod->retry_after == 0 || pod->last_error_step != step || pod->retry_after <= mesh_now();
+	return pod->retry_after == 0 || pod->last_error_step != step || pod->retry_after <= clock_seconds();
 }
 
 static bool failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
@@ -100,7 +100,7 @@ static void enrolled(struct mesh_pod *pod)
 	if (pod->is_enrolled)
 		return;
 	pod->is_enrolled = true;
-	double seconds = pod->began ? mesh_now() - pod->began : 0;
+	double seconds = pod->began ? clock_seconds() - pod->began : 0;
 	pod->began = 0;
 	histogram_observe(&pod->mesh->settings.metrics->reconcile_seconds, seconds);
 	mesh_log(pod, LOG_LEVEL_INFO, "enrol", "the pod is in the mesh after %.1f ms: %s", seconds * 1000,
@@ -206,7 +206,7 @@ static void enrol(struct mesh_pod *pod)
 	pod->is_drained = false;
 	pod->is_annotation_off = false;
 	if (!pod->is_enrolled && pod->began == 0)
-		pod->began = mesh_now();
+		pod->began = clock_seconds();
 	if (!step_namespace(pod)) {
 		/* What was remembered and is not found yet has its rules, as far as we know. */
 		if (pod->is_torn_down || pod->is_remembered || !pod->mesh->is_kernel_seen)
@@ -222,7 +222,7 @@ static void enrol(struct mesh_pod *pod)
 /* Whether what the tunnel carries has come to its end, or has had its time. */
 static bool step_drain(struct mesh_pod *pod)
 {
-	double now = mesh_now(), most = (double)pod->mesh->settings.release_drain_seconds;
+	double now = clock_seconds(), most = (double)pod->mesh->settings.release_drain_seconds;
 	struct carried carried = { 0 };
 	struct error error = { 0 };
 	/* A pod that has ended has no connections; one that was never accepted had none carried. */
@@ -391,7 +391,7 @@ void mesh_reconcile(struct mesh_pod *pod)
 		return;
 	/* The loop's clock stands still while callbacks run, so that a timer can come before its time: then nothing is tried
 	 * yet, and without another one nothing ever would be. */
-	double early = pod->retry_after > 0 ? pod->retry_after - mesh_now() : 0;
+	double early = pod->retry_after > 0 ? pod->retry_after - clock_seconds() : 0;
 	if (early > 0)
 		mesh_queue_after(pod, early);
 	if (mesh_is_synced(mesh) && (sandbox_is_held(&pod->sandbox) || !pod->decision.wanted))
