@@ -93,7 +93,7 @@ static void log_outcome(const struct mesh_arrival *arrival, enum log_level level
 		{ "pod", name }, { "step", "add" }, { attachment->pod_uid ? "uid" : NULL, attachment->pod_uid }, { NULL, NULL }
 	};
 	log_write(arrival->mesh->settings.log, level, fields, "%s after %.1f ms: %s", outcome,
-		  (mesh_now() - arrival->began) * 1000, reason);
+		  (clock_seconds() - arrival->began) * 1000, reason);
 }
 
 static void finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)

@@ -290,7 +290,7 @@ void mesh_begin_anew(struct mesh_pod *pod)
 static void finish_release(struct mesh_pod *pod)
 {
 	bool was_releasing = pod->is_releasing;
-	double seconds = pod->began ? mesh_now() - pod->began : 0;
+	double seconds = pod->began ? clock_seconds() - pod->began : 0;
 	mesh_probe_remove(pod);
 	sandbox_let_go(pod);
 	mesh_begin_anew(pod);
@@ -319,7 +319,7 @@ static void release(struct mesh_pod *pod)
 	}
 	if (sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING && !pod->is_releasing) {
 		pod->is_releasing = true;
-		pod->began = mesh_now();
+		pod->began = clock_seconds();
 		pod->since = time(NULL);
 		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod leaves the mesh: %s", pod->decision.reason);
 	}
