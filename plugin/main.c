@@ -16,16 +16,6 @@
 
 #define CONFIGURATION_MAX (1 << 20)
 
-/* What a verb needs of the environment, and the first version that has it. */
-static const struct verb {
-	const char *name;
-	enum cni_version since;
-	bool needs_container, needs_netns;
-} verbs[] = {
-	{ "ADD", CNI_0_3_0, true, true },  { "DEL", CNI_0_3_0, true, false },	  { "CHECK", CNI_0_4_0, true, true },
-	{ "GC", CNI_1_1_0, false, false }, { "STATUS", CNI_1_1_0, false, false },
-};
-
 static bool write_all(const char *text)
 {
 	for (size_t left = strlen(text); left > 0;) {
@@ -103,6 +93,51 @@ static const char *environment(const char *name)
 	return value && value[0] != '\0' ? value : NULL;
 }
 
+static void open_log(struct call *call)
+{
+	call->log = (struct log){ .fd = STDERR_FILENO, .level = call->config.log_level, .program = "ambient-cni" };
+	if (call->config.log_file[0] == '\0')
+		return;
+	/* O_NONBLOCK: a FIFO that nobody reads must not hold us. */
+	int fd = open(call->config.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (fd < 0)
+		log_write(&call->log, LOG_LEVEL_WARN, NULL, "cannot open logFile %s: %s", call->config.log_file,
+			  strerror(errno));
+	else
+		call->log.fd = fd;
+}
+
+/* ADD, and its result printed. */
+static enum cni_code run_add(struct call *call, struct error *error)
+{
+	cleanup_cjson cJSON *result = NULL;
+	enum cni_code code = verb_add(call, error, &result);
+	if (code != CNI_OK)
+		return code;
+	cleanup_free char *text = cJSON_Print(result), *line = NULL;
+	if (!text || asprintf(&line, "%s\n", text) < 0)
+		line = NULL;
+	/* At once: half a result and then an error object would be neither. */
+	if (line && write_all(line))
+		return CNI_OK;
+	error_set(error, line ? errno : ENOMEM, "cannot print the result");
+	/* The runtime never learns of this ADD. */
+	verb_add_take_back(call);
+	return CNI_IO_FAILURE;
+}
+
+/* What a verb needs of the environment, and the first version that has it. */
+static const struct verb {
+	const char *name;
+	enum cni_code (*run)(struct call *call, struct error *error);
+	enum cni_version since;
+	bool needs_container, needs_netns;
+} verbs[] = {
+	{ "ADD", run_add, CNI_0_3_0, true, true },	    { "DEL", verb_del, CNI_0_3_0, true, false },
+	{ "CHECK", verb_check, CNI_0_4_0, true, true },	    { "GC", verb_gc, CNI_1_1_0, false, false },
+	{ "STATUS", verb_status, CNI_1_1_0, false, false },
+};
+
 /* Reads CNI_* into the call; the message names every variable that is missing or wrong. */
 static int read_environment(const struct verb *verb, struct call *call, struct error *error)
 {
@@ -131,47 +166,6 @@ static int read_environment(const struct verb *verb, struct call *call, struct e
 		return 0;
 	problems[used - 2] = '\0';
 	return error_set(error, 0, "CNI_COMMAND=%s: %s", verb->name, problems);
-}
-
-static void open_log(struct call *call)
-{
-	call->log = (struct log){ .fd = STDERR_FILENO, .level = call->config.log_level, .program = "ambient-cni" };
-	if (call->config.log_file[0] == '\0')
-		return;
-	/* O_NONBLOCK: a FIFO that nobody reads must not hold us. */
-	int fd = open(call->config.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-	if (fd < 0)
-		log_write(&call->log, LOG_LEVEL_WARN, NULL, "cannot open logFile %s: %s", call->config.log_file,
-			  strerror(errno));
-	else
-		call->log.fd = fd;
-}
-
-static enum cni_code run_verb(const struct verb *verb, struct call *call, struct error *error)
-{
-	cleanup_cjson cJSON *result = NULL;
-	if (strcmp(verb->name, "DEL") == 0)
-		return verb_del(call, error);
-	if (strcmp(verb->name, "CHECK") == 0)
-		return verb_check(call, error);
-	if (strcmp(verb->name, "GC") == 0)
-		return verb_gc(call, error);
-	if (strcmp(verb->name, "STATUS") == 0)
-		return verb_status(call, error);
-
-	enum cni_code code = verb_add(call, error, &result);
-	if (code != CNI_OK)
-		return code;
-	cleanup_free char *text = cJSON_Print(result), *line = NULL;
-	if (!text || asprintf(&line, "%s\n", text) < 0)
-		line = NULL;
-	/* At once: half a result and then an error object would be neither. */
-	if (line && write_all(line))
-		return CNI_OK;
-	error_set(error, line ? errno : ENOMEM, "cannot print the result");
-	/* The runtime never learns of this ADD. */
-	verb_add_take_back(call);
-	return CNI_IO_FAILURE;
 }
 
 static int run(const struct verb *verb)
@@ -203,7 +197,7 @@ static int run(const struct verb *verb)
 		return fail(version, CNI_INVALID_CONFIGURATION, error.message);
 
 	open_log(&call);
-	code = run_verb(verb, &call, &error);
+	code = verb->run(&call, &error);
 	if (code != CNI_OK)
 		log_write(&call.log, LOG_LEVEL_ERROR, NULL, "CNI_COMMAND=%s: %s", verb->name, error.message);
 	if (call.log.fd != STDERR_FILENO)

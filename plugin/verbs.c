@@ -124,7 +124,7 @@ enum cni_code verb_status(struct call *call, struct error *error)
 	(void)call;
 	struct redirect redirect;
 	redirect_init(&redirect);
-	/* The probe's namespace is made in a child's stead: this process does nothing else afterwards. */
+	/* In this process itself: it does nothing else afterwards. */
 	if (unshare(CLONE_NEWNET) < 0) {
 		error_set(error, errno, "cannot make a network namespace to try the rules in (CAP_SYS_ADMIN is needed)");
 		return CNI_NOT_AVAILABLE;
