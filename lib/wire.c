@@ -133,14 +133,12 @@ static int read_versions(const cJSON *json, struct error *error, struct wire_mes
 	if (minimum > WIRE_VERSION)
 		return error_say(error, EPROTONOSUPPORT,
 				 "the other side speaks version %ld and understands none before %ld, this one speaks %d: it is "
-				 "the older of "
-				 "plugin and installer and must be upgraded",
+				 "the older of plugin and installer and must be upgraded",
 				 version, minimum, WIRE_VERSION);
 	if (version < WIRE_VERSION_MINIMUM)
 		return error_say(error, EPROTONOSUPPORT,
 				 "the other side speaks version %ld, this one understands none before %d: the other is the "
-				 "older of plugin "
-				 "and installer and must be upgraded",
+				 "older of plugin and installer and must be upgraded",
 				 version, WIRE_VERSION_MINIMUM);
 	message->version = (int)version;
 	message->version_minimum = (int)minimum;

@@ -92,8 +92,7 @@ static enum outcome broken(struct conversation *conversation, const struct error
 		conversation->code = CNI_TRY_AGAIN_LATER;
 		error_set(error, 0,
 			  "the node agent (ambient-installer) did not answer within %ld s (timeoutSeconds); the runtime will "
-			  "try again; see "
-			  "its log",
+			  "try again; see its log",
 			  conversation->call->config.timeout_seconds);
 	} else {
 		bool is_permission = problem->number == EPERM || problem->number == EACCES;
@@ -221,8 +220,7 @@ static bool may_start(struct call *call, const struct attachment *attachment, st
 		why = problem.message;
 	error_set(error, 0,
 		  "pod %s/%s has to wait: the node agent (ambient-installer) is not running on this node, and %s; see kubectl "
-		  "get pods -n %s "
-		  "-l k8s-app=istio-cni-node; the runtime will try again",
+		  "get pods -n %s -l k8s-app=istio-cni-node; the runtime will try again",
 		  attachment->pod_namespace, attachment->pod_name, why, config->installer_namespace);
 	return false;
 }
@@ -255,8 +253,7 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 		/* Where it never was there, may_start has said why the pod waits. */
 		error_say(error, 0,
 			  "the node agent (ambient-installer) closed the connection and was not back within %ld s "
-			  "(timeoutSeconds); "
-			  "the runtime will try again",
+			  "(timeoutSeconds); the runtime will try again",
 			  call->config.timeout_seconds);
 	}
 	if (outcome == OUTCOME_DONE)

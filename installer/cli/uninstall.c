@@ -201,8 +201,7 @@ int command_uninstall(int argc, char **argv)
 	if (!is_forced && agent_runs(work.config.run_dir)) {
 		fprintf(stderr,
 			"ambient-installer %s: the node agent runs here and would put everything back: remove its DaemonSet or "
-			"stop it "
-			"first (--force goes on all the same)\n",
+			"stop it first (--force goes on all the same)\n",
 			argv[0]);
 		return EXIT_STATUS_FAILED;
 	}
