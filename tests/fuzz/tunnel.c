@@ -1,7 +1,7 @@
 /* The ZDS server with tunnels at the other end that say what they want, when they want. The input is steps, each a byte: its
  * low three bits say what happens, the others to whom; a packet's length and bytes stand behind it.
  *
- * What the tunnels are sent is held against contract/zds.md, and each request's outcome comes exactly once. */
+ * What the tunnels are sent is held against zds.proto, and each request's outcome comes exactly once. */
 #include <sys/socket.h>
 #include <sys/un.h>
 

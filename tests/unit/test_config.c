@@ -142,33 +142,6 @@ static void defaults_are_the_contract(void **state)
 	assert_int_equal(config.warnings_count, 0);
 }
 
-/* The selectors by default are the pair that selection.c has: they choose the same pods. */
-static void default_selectors_are_the_pair(void **state)
-{
-	(void)state;
-	cleanup_installer_config struct installer_config config = { 0 };
-	struct enablement_selectors pair = { 0 };
-	struct error error = { 0 };
-	static const char *const modes[] = { NULL, "ambient", "none", "other" };
-	assert_int_equal(load(NULL, NULL, 0, empty_environment, &error, &config), 0);
-	assert_int_equal(enablement_selectors_default(&error, &pair), 0);
-	assert_int_equal(config.enablement_selectors.count, pair.count);
-	for (size_t pod = 0; pod < 4; pod++)
-		for (size_t space = 0; space < 4; space++)
-			for (size_t i = 0; i < pair.count; i++) {
-				struct label pod_label = { (char *)LABEL_DATAPLANE_MODE, (char *)modes[pod] };
-				struct label space_label = { (char *)LABEL_DATAPLANE_MODE, (char *)modes[space] };
-				struct labels pod_labels = { &pod_label, modes[pod] != NULL };
-				struct labels space_labels = { &space_label, modes[space] != NULL };
-				const struct enablement_selector *ours = &config.enablement_selectors.items[i];
-				assert_int_equal(selector_matches(&ours->pod, &pod_labels),
-						 selector_matches(&pair.items[i].pod, &pod_labels));
-				assert_int_equal(selector_matches(&ours->namespace_object, &space_labels),
-						 selector_matches(&pair.items[i].namespace_object, &space_labels));
-			}
-	enablement_selectors_clear(&pair);
-}
-
 /* Every key, none with its default. */
 static const char everything[] = "source: folder:/srv/objects\n"
 				 "kubeconfig: /root/.kube/config\n"
@@ -602,7 +575,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_are_the_contract),
-		cmocka_unit_test(default_selectors_are_the_pair),
 		cmocka_unit_test(every_key_is_read),
 		cmocka_unit_test(what_is_printed_is_a_configuration),
 		cmocka_unit_test(the_last_word_wins),
