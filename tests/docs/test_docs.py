@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+from .documents import DOCUMENTS, REPOSITORY, find_test, rows
+
 INSTALLER = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build")) / "ambient-installer"
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 COMMANDS = re.findall(r"^  ([a-z]+) ", subprocess.run([INSTALLER, "--help"], capture_output=True, text=True, check=True).stdout, re.M)
@@ -80,3 +80,21 @@ def test_commands_and_options_that_are_named_are_there(document):
         assert usage.returncode == 0, command
         for option in re.findall(r"\s(--[a-z-]+)", rest):
             assert option in usage.stdout or option == "--help", f"{command} {option}"
+
+
+@each_document
+def test_tests_that_are_named_are_there(document):
+    for name in re.findall(r"`(tests/[\w/]+\.py::\w+)`", document.read_text()):
+        find_test(name)
+
+
+def test_each_claim_of_the_threat_model_names_a_test():
+    """In the tables of docs/security.md: tests, and inputs that are fuzzed, that exist."""
+    claims = rows((REPOSITORY / "docs/security.md").read_text())
+    assert len(claims) > 20
+    for claim, where in claims:
+        named = re.findall(r"`([^`]+)`", where)
+        assert named and re.sub(r"`[^`]+`|[ ,]", "", where) == "", claim
+        for name in named:
+            assert (REPOSITORY / name.partition("::")[0]).is_file(), name
+            assert name.startswith(("tests/fuzz/", "tests/unit/")) or "::" in name, name

@@ -158,7 +158,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         place = re.fullmatch(r"/(?:api/(v1)|apis/([^/]+/v1))(?:/namespaces/([^/]+)(?=/.))?/([a-z]+)(?:/([^/]+))?(?:/(.*))?", url.path)
         version = place and (place.group(1) or place.group(2))
         if not place or place.group(4) not in RESOURCES.get(version, {}):
-            if not url.path.startswith("/openapi"):
+            if not url.path.startswith(("/openapi", "/swagger")):
                 api.faults.append(f"{self.command} {self.path}")
             self.refuse(404, "the server could not find the requested resource", "NotFound")
             return
