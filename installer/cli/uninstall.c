@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "ambient/attachment.h"
@@ -21,6 +19,7 @@
 #include "installer/host/release.h"
 #include "installer/host_setup.h"
 #include "installer/mesh/probe_set.h"
+#include "installer/succession.h"
 
 #define ALL_NODES_SECONDS 300
 #define ANNOTATION "ambient.istio.io/redirection"
@@ -28,11 +27,8 @@
 /* A node agent that runs would put everything back. */
 static bool agent_runs(const char *run_dir)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s/" WIRE_SOCKET, run_dir);
-	return fd >= 0 && length > 0 && (size_t)length < sizeof address.sun_path &&
-	       connect(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+	cleanup_free char *path = NULL;
+	return file_join(run_dir, WIRE_SOCKET, NULL, &path) < 0 || !succession_is_vacant(path);
 }
 
 /* What is to be done, and what was: for people as it happens and for machines at the end. */
