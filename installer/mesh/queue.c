@@ -105,3 +105,9 @@ void mesh_succeeded(struct mesh_pod *pod)
 	free(pod->last_error);
 	pod->last_error = NULL;
 }
+
+void mesh_step_succeeded(struct mesh_pod *pod, enum metrics_step step)
+{
+	if (pod->failures > 0 && pod->last_error_step == step)
+		mesh_succeeded(pod);
+}

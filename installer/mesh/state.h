@@ -222,6 +222,8 @@ void mesh_event(const struct mesh_pod *pod, bool is_warning, const char *reason,
 /* Sets (empty: clears) the error that people are shown, counts it, logs it when it is another one. */
 void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error);
 void mesh_succeeded(struct mesh_pod *pod);
+/* Forgets an error of this step; one of another step stands. */
+void mesh_step_succeeded(struct mesh_pod *pod, enum metrics_step step);
 void mesh_arm(struct event *event, double seconds);
 
 /* mesh.c */
@@ -247,6 +249,8 @@ enum mesh_state mesh_state_of(const struct mesh_pod *pod);
 void mesh_begin_anew(struct mesh_pod *pod);
 /* Whether the pod has anything of the mesh in or about it. */
 bool mesh_has_traces(const struct mesh_pod *pod);
+
+/* tunnel.c */
 /* Asks the tunnel to take the pod, whose namespace is held. */
 int mesh_tunnel_add(struct mesh_pod *pod, struct error *error);
 void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
