@@ -66,7 +66,7 @@ static int open_view(const cJSON *config, struct error *error, struct view *view
 			       .netns_dir = setting(config, "host.netnsDir"),
 			       .host = -1 };
 	/* The agent's mounts are not here: this is the host. */
-	bool is_host = path[0] && access(path, F_OK) < 0;
+	bool is_host = access(path[0] ? path : view->proc_dir, F_OK) < 0;
 	if (is_host) {
 		view->proc_dir = "/proc";
 		view->netns_dir = "/var/run/netns";

@@ -6,6 +6,7 @@ import pytest
 from .conftest import KINDS
 from .machine import ADDRESS
 from .pods import MODE, client, container, server
+from .probed import CONTAINERS, Probed
 from .waiting import wait_until
 
 pytestmark = pytest.mark.on(*KINDS)
@@ -85,40 +86,17 @@ def test_a_namespace_is_labelled_and_unlabelled_under_traffic(node, make_workspa
 PROBE_ROUNDS = 4  # seconds, of which each has one
 
 
-def probes(**check):
-    """One failed probe shows: not ready at once, and a restart."""
-    probe = {"periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 1, **check}
-    return {"readinessProbe": probe, "livenessProbe": {**probe, "initialDelaySeconds": 3}}
-
-
 def test_probes_stay_green(node, make_workspace):
     workspace = make_workspace(node)
-    kinds = {
-        "http": container("c", "workload", "serve", "8080", **probes(httpGet={"port": 8080})),
-        "tcp": container("c", "workload", "serve", "8080", **probes(tcpSocket={"port": 8080})),
-        "grpc": container("c", "agnhost", "grpc-health-checking", **probes(grpc={"port": 5000})),
-        "exec": container("c", "workload", "serve", "8080", **probes(exec={"command": ["workload", "first", "127.0.0.1", "8080"]})),
-    }
-    for kind, one in kinds.items():
-        # Slow to start is no failure here.
-        one["startupProbe"] = {**one["readinessProbe"], "failureThreshold": 60}
-        workspace.create(kind, one)
-    workspace.wait_ready(*kinds)
-
-    def transitions():
-        return {kind: [condition["lastTransitionTime"] for condition in workspace.get(kind)["status"]["conditions"]
-                       if condition["type"] == "Ready"] for kind in kinds}
-
-    before = transitions()
+    probed = Probed(workspace)
     for mode, value in (("ambient", "enabled"), (None, None), ("ambient", "enabled")):
         workspace.label(mode)
-        for kind in kinds:
+        for kind in CONTAINERS:
             workspace.wait_redirection(kind, value)
         time.sleep(PROBE_ROUNDS)
-        assert transitions() == before, workspace.explain()
-        assert {kind: workspace.restarts(kind) for kind in kinds} == {kind: 0 for kind in kinds}
+        probed.check()
     # A pod that starts in the mesh.
-    workspace.create("late", kinds["http"])
+    workspace.create("late", CONTAINERS["http"])
     workspace.wait_ready("late")
     assert workspace.redirection("late") == "enabled"
 

@@ -11,6 +11,7 @@ import pytest
 from .churn import Churn
 from .cluster import BIN_DIR, CONF_DIR
 from .pods import MODE, client, container, server
+from .probed import Probed
 from .product import CHART, DAEMON_SET, NAMESPACE
 from .waiting import wait_until
 
@@ -96,6 +97,7 @@ def test_the_service_account_may_do_nothing_of_all_that_the_server_knows(node):
 def test_an_upgrade_under_churn(node, make_workspace):
     port = node.serve_outside()
     pair, workspace, events = traffic_pair(node, make_workspace), make_workspace(node, AMBIENT), node.product.events()
+    probed = Probed(make_workspace(node, AMBIENT))
     node.product.import_image("2")
     # As the chart is, one agent after the other; and with the successor beside its predecessor.
     strategies = ({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
@@ -114,6 +116,7 @@ def test_an_upgrade_under_churn(node, make_workspace):
     traffic = pair.traffic("client")
     assert traffic.lost == 0, f"{traffic}\n{node.product.log()}"
     assert pair.restarts("client") == pair.restarts("server") == 0
+    probed.check()
 
 
 @pytest.mark.on("ptp-ipv4-containerd2")

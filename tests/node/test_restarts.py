@@ -7,6 +7,7 @@ import pytest
 from .churn import Churn
 from .machine import ADDRESS
 from .pods import MODE, client, container, server
+from .probed import Probed
 from .waiting import wait_until
 
 AMBIENT = {MODE: "ambient"}
@@ -68,6 +69,8 @@ def kill_agent(node):
 @pytest.mark.parametrize("restart", [restart_containerd, restart_kubelet, restart_agent, kill_agent, restart_apiserver])
 def test_a_restart_under_churn(node, make_workspace, pair, restart):
     port = node.serve_outside()
+    # A kubelet that starts calls every pod unready until its first probe, and one that finds no runtime probes nothing by exec.
+    probed = None if restart in (restart_kubelet, restart_containerd) else Probed(make_workspace(node, AMBIENT))
     workspace, events = make_workspace(node, AMBIENT), node.product.events()
     with Churn(workspace, port) as churn:
         wait_until(lambda: len(churn.finished) >= 2, 60, "the churn runs", explain=workspace.explain)
@@ -78,6 +81,8 @@ def test_a_restart_under_churn(node, make_workspace, pair, restart):
                    explain=lambda: "\n".join(churn.problems) + workspace.explain() + node.product.log())
     wait_until(lambda: not churn.check(events), 30, "the tunnel is told of every pod's end", explain=lambda: str(churn.check(events)))
     check_pair(node, pair)
+    if probed:
+        probed.check()
 
 
 def test_the_tunnel_is_restarted(node, make_workspace):
