@@ -147,9 +147,10 @@ $(BUILD)/bench/nothing: tests/bench/nothing.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -static-pie $< -o $@
 
+BENCH_WRAPS_flips = mesh_remember_enrolled mesh_remember_outside
 $(BUILD)/bench/%: $(BUILD)/objects/tests/bench/%.o $(BUILD)/libtestable.a $(BUILD)/libambient.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -o $@
+	$(CC) $(LDFLAGS) $(addprefix -Wl$(comma)--wrap=,$(BENCH_WRAPS_$*)) $^ $(INSTALLER_LIBS) -o $@
 
 # A library that tests preload: it makes one call of a program fail.
 $(BUILD)/tests/faults.so: tests/faults/faults.c

@@ -2,10 +2,12 @@
  * in this process, with pods that are real network namespaces, a source that is called by hand, and a tunnel that accepts at
  * once.
  *
- *     flips PODS TIMES ADDS
+ *     flips PODS TIMES ADDS SAVES
  *
  * PODS pods, in a namespace that enters the mesh and leaves it TIMES times and then stays in; then ADDS more pods come by an
- * ADD each, as the plugin would bring them, while the others stand. All of it in namespaces of its own. */
+ * ADD each, as the plugin would bring them, while the others stand; then what is remembered is saved SAVES times. The agent
+ * saves by the clock, which would make the counts vary: the linker leaves it out elsewhere (BENCH_WRAPS in the Makefile). All
+ * of it in namespaces of its own. */
 #include <event2/event.h>
 #include <sched.h>
 #include <stdio.h>
@@ -18,10 +20,22 @@
 #include "ambient/netns.h"
 #include "ambient/redirect.h"
 #include "installer/mesh/mesh.h"
+#include "installer/mesh/state.h"
 #include "tests/bench/fresh_netns.h"
 
 #define PLACE "/run" /* hidden by a file system of our own */
 #define SOCKET PLACE "/ztunnel.sock"
+
+void __wrap_mesh_remember_enrolled(struct mesh *mesh);
+void __wrap_mesh_remember_outside(struct mesh *mesh);
+void __wrap_mesh_remember_enrolled(struct mesh *mesh)
+{
+	(void)mesh;
+}
+void __wrap_mesh_remember_outside(struct mesh *mesh)
+{
+	(void)mesh;
+}
 
 struct bed {
 	struct event_base *base;
@@ -207,9 +221,9 @@ int main(int argc, char **argv)
 	struct error error = { 0 };
 	struct bed bed = { .base = event_base_new() };
 	int host_netns = -1;
-	if (argc != 4)
-		errx(2, "usage: flips PODS TIMES ADDS");
-	int pods = atoi(argv[1]), times = atoi(argv[2]), adds = atoi(argv[3]);
+	if (argc != 5)
+		errx(2, "usage: flips PODS TIMES ADDS SAVES");
+	int pods = atoi(argv[1]), times = atoi(argv[2]), adds = atoi(argv[3]), saves = atoi(argv[4]);
 
 	allow_many_descriptors();
 	if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
@@ -264,6 +278,12 @@ int main(int argc, char **argv)
 	}
 	for (int number = 1; number <= adds; number++)
 		add(&bed, pods + number);
+	for (int number = 0; number < saves; number++) {
+		bed.mesh->is_enrolled_dirty = true;
+		mesh_save(-1, 0, bed.mesh);
+		if (bed.mesh->is_enrolled_dirty)
+			errx(1, "nothing was saved");
+	}
 	mesh_free(bed.mesh);
 	tunnel_server_free(bed.tunnel);
 	return 0;

@@ -4,8 +4,7 @@ depend on what else the machine does.
     PYTHONPATH=tests python3 -m budgets.instructions        writes tests/bench/budgets.json anew
 
 What the agent does is counted in tests/bench/flips.c and apply.c, which hold its rooms: the difference of two runs of different
-length, divided by what the longer one does more, so that start and end are not in it. The agent's files are written by the
-clock, which moves the numbers by a hundredth.
+length, divided by what the longer one does more, so that start and end are not in it.
 
 The start of any dynamic program, which the C library alone pays, is a floor of its own: /bin/true's. What is counted is the
 development build of Debian 12; another compiler, or other libraries, count otherwise."""
@@ -33,9 +32,10 @@ CALLS = {
 # Name: (program, arguments of a short run, of a long one, what the long one does more).
 AGENT = {
     "a redirection applied": ("apply", ["10"], ["40"], 30),
-    "a pod into the mesh and out again, beside 20": ("flips", ["20", "1", "0"], ["20", "3", "0"], 40),
-    "a pod into the mesh and out again, beside 80": ("flips", ["80", "1", "0"], ["80", "3", "0"], 160),
-    "an ADD, beside 20": ("flips", ["20", "0", "10"], ["20", "0", "40"], 30),
+    "a pod into the mesh and out again, beside 20": ("flips", ["20", "1", "0", "0"], ["20", "3", "0", "0"], 40),
+    "a pod into the mesh and out again, beside 80": ("flips", ["80", "1", "0", "0"], ["80", "3", "0", "0"], 160),
+    "an ADD, beside 20": ("flips", ["20", "0", "10", "0"], ["20", "0", "40", "0"], 30),
+    "a pod in a save of what is remembered": ("flips", ["80", "0", "0", "5"], ["80", "0", "0", "15"], 800),
 }
 
 
