@@ -32,6 +32,7 @@ COVERED = [
     (r"ambient-installer verify NS/(POD|NAME)", "tests/observe/test_cli.py::test_verify", ["verify"]),
     (r"ambient-installer pause NS/POD --for 10m", "tests/observe/test_cli.py::test_a_difference_is_shown_and_a_pause_is_told",
      ["pause", "--for", "10m"]),
+    (r"ambient-installer preview NAME", "tests/observe/test_policies.py::test_which_pods_enter", ["preview"]),
     (r"ambient-installer doctor", "tests/observe/test_doctor.py::test_text_for_people", ['"doctor"']),
     (r"ambient-installer uninstall", "tests/host/test_command.py::test_uninstall_takes_everything_away", ["uninstall"]),
     (r"ambient-installer config( --reference)?", "tests/cli/test_config_command.py::test_the_reference_is_the_committed_one",

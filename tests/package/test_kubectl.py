@@ -108,6 +108,7 @@ EXPECTED = {
     r"kubectl label namespace .*enforce=privileged": ([("PATCH", "/api/v1/namespaces/{namespace}")], ["labeled"]),
     r"kubectl label pod .*=none": ([("PATCH", "/api/v1/namespaces/default/pods/cart")], ["labeled"]),
     r".*custom-columns.*": ([], ["MESH", "enabled", "<none>"]),
+    r"kubectl get pods -n NAME": ([], ["cart"]),
     r".*logs .*": ([], ["a line of "]),
     r".*rollout status.*": ([], ["successfully rolled out"]),
     r".*get pods -l app=istio-cni-node.*": ([], [AGENT]),
