@@ -146,9 +146,12 @@ static void node_read(void *data, int status, const cJSON *object, const struct 
 {
 	struct agent *agent = data;
 	struct error problem = { 0 };
-	(void)status;
-	(void)error;
 	agent->stop_request = NULL;
+	if (status == 0) {
+		/* Not to be reached: it would not tell of the DaemonSet either, and the kubelet waits for our end. */
+		answered(agent, 0, NULL, error);
+		return;
+	}
 	cJSON_Delete(agent->node);
 	agent->node = status == 200 && object ? cJSON_Duplicate(object, true) : NULL;
 	if (kube_get_daemon_set(agent->client, agent->config->installer_namespace, agent->config->daemon_set_name, answered,

@@ -1,4 +1,4 @@
-/* Whether an agent is there: before an uninstallation, and after a successor has taken over. */
+/* After a successor has taken over: whether it is still there. */
 #ifndef AMBIENT_INSTALLER_SUCCESSION_H
 #define AMBIENT_INSTALLER_SUCCESSION_H
 

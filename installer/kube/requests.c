@@ -13,6 +13,8 @@
 #include "ambient/json.h"
 
 #define TAINT_TRIES 5
+/* The agent asks at its end, for which a kubelet waits. */
+#define GET_MILLISECONDS 10000
 #define EVENT_MESSAGE_MAX 1024
 
 static int get(struct kube_client *client, const char *prefix, const char *first, const char *second, kube_done done,
@@ -24,8 +26,8 @@ static int get(struct kube_client *client, const char *prefix, const char *first
 		path = NULL;
 		return error_set(error, ENOMEM, "cannot ask the API server");
 	}
-	return kube_client_request(client, &(struct kube_call){ .method = KUBE_GET, .path = path }, done, data, error,
-				   ret_request);
+	const struct kube_call call = { .method = KUBE_GET, .path = path, .deadline_milliseconds = GET_MILLISECONDS };
+	return kube_client_request(client, &call, done, data, error, ret_request);
 }
 
 int kube_get_daemon_set(struct kube_client *client, const char *namespace_name, const char *name, kube_done done, void *data,

@@ -21,6 +21,7 @@
 #include "installer/mesh/state.h"
 
 #define SAVE_AFTER 0.05
+#define PRUNE_AGAIN_AFTER 30
 /* Saving costs what the node's pods cost together, however few have changed: this part of the time goes into it at most, as
  * long as nothing waits for longer than SAVE_AFTER_MOST. */
 #define SAVE_SHARE 0.05
@@ -288,20 +289,30 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 
 static int prune_attachment(void *data, struct attachment *attachment, struct error *error)
 {
-	const struct mesh *mesh = data;
+	struct mesh *mesh = data;
 	bool is_known = attachment->pod_namespace && attachment->pod_name &&
 			mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, attachment->pod_uid);
-	if (is_known || !attachment->netns_path || leads_there(mesh, attachment->netns_path, attachment->netns))
+	if (is_known || !attachment->netns_path)
 		return 0;
+	if (leads_there(mesh, attachment->netns_path, attachment->netns)) {
+		/* Its DEL may come still, or the runtime's chain lacks us at this moment. */
+		mesh_arm(mesh->prune_attachments, PRUNE_AGAIN_AFTER);
+		return 0;
+	}
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL,
 		  "container %s is forgotten: its network namespace is gone, and it was of no pod that is known",
 		  attachment->container_id);
 	return attachment_remove(mesh->settings.run_dir, attachment->container_id, attachment->interface, error);
 }
 
-void mesh_prune_attachments(struct mesh *mesh)
+void mesh_prune_attachments(evutil_socket_t fd, short what, void *data)
 {
+	struct mesh *mesh = data;
 	struct error error = { 0 };
+	(void)fd;
+	(void)what;
+	if (mesh->is_stopped)
+		return;
 	if (attachment_list(mesh->settings.run_dir, prune_attachment, NULL, mesh, &error) < 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
 }

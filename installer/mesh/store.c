@@ -7,6 +7,9 @@
 #include "ambient/cleanup.h"
 #include "installer/mesh/state.h"
 
+/* A pod's object usually goes a moment after its DEL, sometimes before. */
+#define PRUNE_AFTER 5
+
 /* Both kinds of entry begin with their key. */
 static int compare_keys(const void *a, const void *b)
 {
@@ -120,6 +123,9 @@ void mesh_forget_pod(struct mesh_pod *pod)
 	mesh_annotation_cancel(pod);
 	mesh_missed_is_over(pod);
 	sandbox_forget(pod);
+	/* It may have gone without a DEL, or an older sandbox of it has. Not at the agent's end. */
+	if (mesh->is_pruned && !event_pending(mesh->prune_attachments, EV_TIMEOUT, NULL))
+		mesh_arm(mesh->prune_attachments, PRUNE_AFTER);
 	if (pod->is_queued)
 		TAILQ_REMOVE(&mesh->queue, pod, queue);
 	if (pod->timer)
@@ -321,7 +327,7 @@ void mesh_pod_is_gone(struct mesh_pod *pod)
 	mesh_missed_is_over(pod);
 	mesh_annotation_cancel(pod);
 	if (pod->object)
-		pod->gone_at = clock_seconds();
+		pod->gone_at = mesh_now();
 	pod_free(pod->object);
 	pod->object = NULL;
 	pod->decision = (struct selection_decision){ .reason = "the pod is gone" };

@@ -327,3 +327,18 @@ def test_the_taint_of_a_new_node_goes_when_the_agent_is_ready(new_cluster):
     asked = [(method, path.partition("?")[0], status) for method, path, status in cluster.api.requests]
     assert asked.index(("PATCH", "/api/v1/nodes/node", 200)) > asked.index(("GET", "/api/v1/pods", 200)) > asked.index(
         ("GET", "/api/v1/pods", 503))
+
+
+def test_a_stop_while_the_api_is_away(cluster):
+    """It can't tell whether our DaemonSet stands: everything stays, and the kubelet, which waits, need not kill us."""
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    cluster.stop_api()
+    began = time.monotonic()
+    cluster.stop()
+    assert time.monotonic() - began < 15
+    assert pod.redirects() and pod.uid in cluster.tunnel.workloads
+    cluster.start_api()
+    cluster.start()
+    cluster.enabled()
