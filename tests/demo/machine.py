@@ -74,13 +74,21 @@ class Program:
                 self.events.append(json.loads(line))
                 self.condition.notify_all()
 
-    def wait(self, predicate, timeout=5):
-        """The first event of which the predicate is true; None when none came in time."""
+    def wait(self, predicate, timeout=10):
+        """The first event of which the predicate is true; None when none came in time. Each is looked at once: they are many, and
+        who looks holds up who reads them."""
+        at, found = 0, None
+
         def find():
-            return next((event for event in self.events if predicate(event)), None)
+            nonlocal at, found
+            while found is None and at < len(self.events):
+                found = self.events[at] if predicate(self.events[at]) else None
+                at += 1
+            return found is not None
+
         with self.condition:
             self.condition.wait_for(find, timeout)
-            return find()
+        return found
 
     def matching(self, predicate):
         with self.condition:
