@@ -228,7 +228,13 @@ static void told_to_stop(evutil_socket_t signal_number, short what, void *data)
 static int make_loop(struct agent *agent, struct error *error)
 {
 	const struct timeval second = { .tv_sec = 1 };
-	agent->base = event_base_new();
+	/* libevent chooses by EVENT_* of the environment otherwise. */
+	struct event_config *config = event_config_new();
+	agent->base = config && event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV) == 0
+			      ? event_base_new_with_config(config)
+			      : NULL;
+	if (config)
+		event_config_free(config);
 	if (!agent->base)
 		return error_set(error, ENOMEM, "cannot make the event loop");
 	agent->terminate = evsignal_new(agent->base, SIGTERM, told_to_stop, agent);

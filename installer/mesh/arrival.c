@@ -193,6 +193,23 @@ static void pod_was_read(void *data, enum source_outcome outcome, const cJSON *o
 	decide_without_pod(arrival, why);
 }
 
+/* Another pod whose namespace this is, held by us: so it is no inode that was given out again. NULL: nobody's. A successor of
+ * the same name may be handed the sandbox of its static pod. */
+static const struct mesh_pod *find_owner(const struct mesh_arrival *arrival, const struct mesh_pod *pod)
+{
+	struct netns_id id = { 0 };
+	const struct mesh_pod *other;
+	if (netns_identify(arrival->netns, NULL, &id) < 0)
+		return NULL;
+	TAILQ_FOREACH(other, &arrival->mesh->pods, all)
+	{
+		if (sandbox_is_held(&other->sandbox) && !other->is_torn_down && netns_id_equal(other->sandbox.id, id) &&
+		    (strcmp(other->name, pod->name) != 0 || strcmp(other->namespace_name, pod->namespace_name) != 0))
+			return other;
+	}
+	return NULL;
+}
+
 /* Looks whether the question can be answered by now. May end the arrival. */
 static void look(struct mesh_arrival *arrival)
 {
@@ -244,6 +261,14 @@ static void look(struct mesh_arrival *arrival)
 			pod->is_torn_down = false;
 		}
 		skip(arrival, pod->decision.reason);
+		return;
+	}
+	const struct mesh_pod *owner = find_owner(arrival, pod);
+	if (owner) {
+		char why[600];
+		snprintf(why, sizeof why, "CNI_NETNS is the network namespace of pod %s/%s, which is in the mesh",
+			 owner->namespace_name, owner->name);
+		finish(arrival, CNI_INVALID_NAMESPACE, why);
 		return;
 	}
 	if (pod->arrival)

@@ -51,6 +51,10 @@ class Control:
     def disarm(self):
         struct.pack_into("i", self.map, 0, 0)
 
+    def set_clock(self, days):
+        """The program's clock of the day is ahead by so many days (negative: behind)."""
+        struct.pack_into("i", self.map, struct.calcsize(self.FORMAT), days)
+
     @property
     def fired(self):
         return struct.unpack_from("4i", self.map)[3] == 1

@@ -29,9 +29,11 @@
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The same numbers and the same layout are in tests/faults/control.py. */
@@ -71,6 +73,7 @@ struct control {
 	int32_t number;	   /* the errno; 0 with read and write: half of what was asked for */
 	int32_t fired;
 	int32_t counts[CALL_COUNT];
+	int32_t days; /* by which the clock of the day is ahead */
 };
 
 static struct control *control;
@@ -623,6 +626,40 @@ int close(int fd)
 {
 	int result = NEXT(close)(fd);
 	return fails(CALL_CLOSE) ? -1 : result;
+}
+
+/* The clock of the day, which somebody sets while the program runs. CLOCK_MONOTONIC never jumps. */
+
+#define SECONDS_OF_DAY 86400L
+
+static long ahead(void)
+{
+	return control ? __atomic_load_n(&control->days, __ATOMIC_ACQUIRE) * SECONDS_OF_DAY : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+	int result = NEXT(clock_gettime)(clock, now);
+	if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+		now->tv_sec += ahead();
+	return result;
+}
+
+int gettimeofday(struct timeval *now, void *zone)
+{
+	int result = NEXT(gettimeofday)(now, zone);
+	if (result == 0)
+		now->tv_sec += ahead();
+	return result;
+}
+
+time_t time(time_t *ret_now)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (ret_now)
+		*ret_now = now.tv_sec;
+	return now.tv_sec;
 }
 
 /* Processes. */

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from agent.cluster import ClusterNode
+from agent.cni import Runtime
 from agent.node import PLUGIN, eventually
 
 SOCKETS = {"installer.sock": socket.SOCK_SEQPACKET, "admin.sock": socket.SOCK_STREAM, "ztunnel.sock": socket.SOCK_SEQPACKET}
@@ -130,3 +132,45 @@ def test_a_stranger_at_the_tunnels_socket_disturbs_nobody(node):
     node.join()
     node.wait_for("enabled")
     eventually(lambda: node.tunnel.is_connected)
+
+
+def test_no_environment_surprises_for_the_agent(tmp_path):
+    """Neither does what its libraries would read: it still waits with epoll, and asks the API server without a proxy."""
+    odd = {"EVENT_NOEPOLL": "1", "EVENT_NOPOLL": "1", "NLCB": "debug",
+           "TZ": ":/etc/passwd", "LC_ALL": "tr_TR.UTF-8", "TMPDIR": "/nonexistent", "HOME": "/nonexistent",
+           "KUBECONFIG": "/nonexistent", **{name: "http://127.0.0.1:1" for name in (
+               "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")},
+           "RUN_DIR": "/nonexistent", "AMBIENT_CNI_RUN_DIR": "/nonexistent", "SSL_CERT_FILE": "/nonexistent"}
+    node = ClusterNode(tmp_path, start=False, tunnel=False)
+    try:
+        node.start(**odd)
+        node.connect()
+        pod = node.pod()
+        node.join()
+        node.enabled([pod])
+        folder = f"/proc/{node.agent.pid}/fd"
+        assert "anon_inode:[eventpoll]" in {os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+    finally:
+        node.close()
+
+
+def test_the_namespace_of_another_pod_is_refused(node):
+    """Whoever gives it: a runtime's ADD, or what stands in a pod's object."""
+    owner, thief, runtime = node.pod(starts=True), node.pod(starts=True), Runtime(node)
+    node.join()
+    eventually(lambda: len(node.pods()) == 2)
+    runtime.add(owner)
+    before, own = owner.traces(), thief.path
+    thief.path = owner.path
+    status, answer = runtime.call("ADD", thief)
+    thief.path = own
+    assert status == 1 and answer["code"] == 8 and f"namespace of pod {owner.key}" in answer["msg"], answer
+    assert owner.traces() == before and owner.is_in() and thief.uid not in node.tunnel.workloads
+    runtime.check(owner)
+    runtime.add(thief)
+    thief.enter()
+    liar = node.pod(show=False)
+    liar.path = owner.path
+    liar.show()
+    eventually(lambda: f"is that of pod {owner.key}" in ((liar.view() or {}).get("lastError") or ""), what=liar.view)
+    assert owner.is_in() and liar.uid not in node.tunnel.workloads
