@@ -73,11 +73,18 @@ def test_an_expired_watch_lists_in_pages_read_consistently(server, start):
     change_is_seen(server, tool)
 
 
-def test_the_rest_of_a_list_expires(server, start):
+@pytest.fixture
+def server_with_pages(server):
+    """Five pods, listed by two, and the list ends as it began."""
     server.streaming_lists = False
     server.pages_from_cache = True
     for number in range(5):
         server.put_pod("shop", f"pod-{number}")
+    return server
+
+
+def test_the_rest_of_a_list_expires(server_with_pages, start):
+    server = server_with_pages
     server.fail("GET .*/pods.*continue=", 410)
     tool = start(page=2)
     tool.synced()
@@ -86,13 +93,9 @@ def test_the_rest_of_a_list_expires(server, start):
     change_is_seen(server, tool)
 
 
-def test_a_page_that_fails_is_asked_for_again(server, start):
-    server.streaming_lists = False
-    server.pages_from_cache = True
-    for number in range(5):
-        server.put_pod("shop", f"pod-{number}")
-    server.fail("GET .*/pods.*continue=", 500)
-    server.fail("GET .*/pods.*continue=", 0)
+def test_a_page_that_fails_is_asked_for_again(server_with_pages, start):
+    server_with_pages.fail("GET .*/pods.*continue=", 500)
+    server_with_pages.fail("GET .*/pods.*continue=", 0)
     tool = start(page=2)
     tool.synced()
     told = [word for word in tool.told("pod") if word not in ("trouble", "well")]
