@@ -23,17 +23,13 @@
 #include "installer/kube/client.h"
 #include "installer/observe/observe.h"
 
-#define CHART_CONFIG "/etc/ambient-cni/config.yaml"
 #define ANSWER_MAX (64UL << 20)
 #define ANSWER_SECONDS 30
 
 int admin_find(const struct config_options *options, struct error *error, struct admin *ret_admin)
 {
-	struct config_options effective = *options; /* borrows */
 	cleanup_installer_config struct installer_config config = { 0 };
-	if (!effective.path && access(CHART_CONFIG, R_OK) == 0)
-		effective.path = CHART_CONFIG;
-	if (config_options_load(&effective, error, &config) < 0)
+	if (config_options_load_agents(options, error, &config) < 0)
 		return -1;
 	return file_join(config.run_dir, OBSERVE_ADMIN_SOCKET, error, &ret_admin->socket);
 }

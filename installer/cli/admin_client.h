@@ -11,8 +11,7 @@ struct admin {
 	char *socket; /* its path */
 };
 
-/* Finds runDir by --config and --set; where neither is given, by the file that the chart mounts into the agent's container, if
- * it is there. */
+/* Finds runDir as config_options_load_agents does. */
 int admin_find(const struct config_options *options, struct error *error, struct admin *ret_admin);
 void admin_clear(struct admin *admin);
 #define cleanup_admin __attribute__((cleanup(admin_clear)))

@@ -18,7 +18,6 @@
 #include "installer/cli/options.h"
 #include "installer/cli/print.h"
 
-#define CHART_CONFIG "/etc/ambient-cni/config.yaml"
 #define HOST_MOUNT "/host"
 
 void report_add(struct report *report, enum verdict verdict, const char *what, const char *advice, const char *format, ...)
@@ -104,9 +103,7 @@ int command_doctor(int argc, char **argv)
 	};
 	if (options_parse(argc, argv, own, &config_options, NULL) < 0)
 		return EXIT_STATUS_USAGE;
-	if (!config_options.path && access(CHART_CONFIG, R_OK) == 0)
-		config_options.path = CHART_CONFIG;
-	if (config_options_load(&config_options, &error, &config) < 0)
+	if (config_options_load_agents(&config_options, &error, &config) < 0)
 		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	cleanup_cjson cJSON *findings = report.findings = cJSON_CreateArray();
 	int status = examine(&report, &config);

@@ -271,7 +271,8 @@ int command_explain(int argc, char **argv)
 		return command_misused(argv[0], "expected NAMESPACE/POD");
 	if (admin_pod_path(name, "?verify=1", &error, &path) < 0)
 		return command_failed(argv[0], &error, EXIT_STATUS_USAGE);
-	if (admin_find(&config_options, &error, &admin) < 0 || config_options_load(&config_options, &error, &config) < 0 ||
+	if (admin_find(&config_options, &error, &admin) < 0 ||
+	    config_options_load_agents(&config_options, &error, &config) < 0 ||
 	    admin_get(&admin, "/status", &error, &agent) < 0)
 		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (admin_get(&admin, path, &error, &pod) < 0) {

@@ -6,9 +6,11 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "installer/cli/print.h"
 
+#define CHART_CONFIG "/etc/ambient-cni/config.yaml"
 #define OWN_MAX 8
 
 /* What getopt_long returns for them: above every letter. An option of the command's own without a letter is OWN and its place.
@@ -29,6 +31,14 @@ int config_options_load(const struct config_options *options, struct error *erro
 		.set_count = options->set_count,
 	};
 	return installer_config_load(&sources, error, ret_config);
+}
+
+int config_options_load_agents(const struct config_options *options, struct error *error, struct installer_config *ret_config)
+{
+	struct config_options effective = *options; /* borrows */
+	if (!effective.path && access(CHART_CONFIG, R_OK) == 0)
+		effective.path = CHART_CONFIG;
+	return config_options_load(&effective, error, ret_config);
 }
 
 static int take_config(struct config_options *options, const char *path, struct error *error)

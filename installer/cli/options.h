@@ -35,6 +35,9 @@ void config_options_clear(struct config_options *options);
 
 /* Reads the configuration that they name, with the process's environment. */
 int config_options_load(const struct config_options *options, struct error *error, struct installer_config *ret_config);
+/* The same for commands that look at the agent of this node: without --config it is the agent's own file, which the chart
+ * mounts into its container, where that is there. */
+int config_options_load_agents(const struct config_options *options, struct error *error, struct installer_config *ret_config);
 
 /* An option of one command, and where its value goes: just one of the three. What is not given stays as it was. */
 struct command_option {

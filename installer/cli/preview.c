@@ -186,7 +186,8 @@ int command_preview(int argc, char **argv)
 		return EXIT_STATUS_USAGE;
 	if (!namespace_name || strchr(namespace_name, '/'))
 		return command_misused(argv[0], "expected NAMESPACE");
-	if (config_options_load(&config_options, &error, &config) < 0 || look(&preview, kubeconfig, namespace_name, &error) < 0)
+	if (config_options_load_agents(&config_options, &error, &config) < 0 ||
+	    look(&preview, kubeconfig, namespace_name, &error) < 0)
 		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	if (is_json) {
 		if (print_preview_json(&preview, namespace_name) < 0)

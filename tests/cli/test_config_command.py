@@ -92,3 +92,14 @@ def test_exit_status():
 
 def test_the_reference_is_the_committed_one():
     assert config("--reference").stdout == (REPOSITORY / "docs/configuration.md").read_text()
+
+
+def test_the_agents_own_configuration_in_its_container():
+    """Without --config the commands that look at the agent read the file that the chart mounts; --config comes first."""
+    script = ("mount -t tmpfs none /etc && mkdir /etc/ambient-cni && "
+              "echo 'kubeconfig: /of/the/chart' >/etc/ambient-cni/config.yaml && exec \"$@\"")
+    for more, path in (([], "/of/the/chart"), (["--set", "kubeconfig=/of/the/line"], "/of/the/line")):
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", PROGRAM, "preview", "shop", *more],
+                              capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout) == (1, ""), done
+        assert path in done.stderr
