@@ -59,10 +59,20 @@ static int open_host_netns(const struct installer_config *config, struct error *
 	return netns_open(path, error, ret_netns) < 0 ? error_wrap(error, "host.networkNamespace") : 0;
 }
 
+void agent_leave_host(struct agent *agent)
+{
+	if (agent->observe)
+		observe_set_host(agent->observe, NULL);
+	host_free(agent->host);
+	agent->host = NULL;
+}
+
 static void successor_serves_plugins(void *data)
 {
 	struct agent *agent = data;
 	log_write(&agent->log, LOG_LEVEL_INFO, NULL, "a successor serves plugins now");
+	/* It may bring another plugin and other settings: two would put right what the other writes. */
+	agent_leave_host(agent);
 	mesh_stop(agent->mesh);
 	tunnel_server_close_connections(agent->tunnel);
 }

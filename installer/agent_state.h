@@ -47,6 +47,9 @@ struct agent {
 	double refused_since; /* CLOCK_MONOTONIC; 0: not refused */
 };
 
+/* Binary and configuration are not kept in place any more. */
+void agent_leave_host(struct agent *agent);
+
 /* A signal came: finds out whether this is an upgrade or an uninstallation, does what follows, and ends the loop. A second
  * signal ends it at once. */
 void agent_stop(struct agent *agent, int signal_number);

@@ -86,8 +86,7 @@ static void uninstall(struct agent *agent)
 	struct error error = { 0 };
 	if (agent->host) {
 		/* The keeper would put everything back. */
-		host_free(agent->host);
-		agent->host = NULL;
+		agent_leave_host(agent);
 		struct host_uninstalled uninstalled = { 0 };
 		if (host_uninstall(&agent->setup.options, &error, &uninstalled) < 0)
 			log_write(&agent->log, LOG_LEVEL_ERROR, NULL, "%s", error.message);

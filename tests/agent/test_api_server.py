@@ -1,4 +1,6 @@
 """The whole agent against the API server's double: annotations in their order, and every way in which the server is away."""
+import json
+import shutil
 import signal
 import time
 
@@ -6,7 +8,7 @@ import pytest
 
 from .cluster import DAEMON_SET, SYSTEM
 from .cni import Runtime
-from .node import eventually
+from .node import PLUGIN, eventually
 
 
 def events_of(node, kind, pod):
@@ -342,3 +344,27 @@ def test_a_stop_while_the_api_is_away(cluster):
     cluster.start_api()
     cluster.start()
     cluster.enabled()
+
+
+def test_an_uninstallation_that_takes_its_time(new_cluster, tmp_path):
+    """The keeper of plugin and configuration is gone while pods are still being released: nobody asks it any more."""
+    for folder in ("bin", "net.d", "source"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(PLUGIN, tmp_path / "source/ambient-cni")
+    (tmp_path / "net.d/10-bridge.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "podnet",
+                                                                   "plugins": [{"type": "bridge"}]}))
+    cluster = new_cluster(settings=["host.install=true", f"host.binDir={tmp_path}/bin", f"host.confDir={tmp_path}/net.d",
+                                    f"host.binSource={tmp_path}/source"])
+    pod = cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    eventually(lambda: (tmp_path / "bin/ambient-cni").exists() and cluster.get("/status")["host"].get("ready"), what=cluster.log)
+    cluster.api.delete("daemonsets", SYSTEM, DAEMON_SET)
+    cluster.api.fail(r"PATCH .*/status", 503, times=3)
+    cluster.agent.send_signal(signal.SIGTERM)
+    eventually(lambda: cluster.get("/status")["host"]["install"] is False, what=cluster.log)
+    assert "ambient-cni" not in (tmp_path / "net.d/10-bridge.conflist").read_text()
+    assert cluster.agent.wait(30) == 0, cluster.log()
+    cluster.agent = None
+    pod.exit()
+    assert pod.annotation() is None

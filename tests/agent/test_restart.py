@@ -9,7 +9,7 @@ import pytest
 
 from .cni import Runtime
 from .netlink import Changes
-from .node import eventually
+from .node import PLUGIN, eventually
 
 
 @pytest.fixture
@@ -341,3 +341,35 @@ def test_upgrades_while_pods_start(node):
     watcher.join()
     assert not missing, (missing[:4], node.log()[-6000:])
     assert len(inside) == 24 and all(pod.is_in() for pod in node.pods_made)
+
+
+def test_a_successor_with_another_plugin_is_not_fought(new_node, tmp_path):
+    """The predecessor keeps its own version of the binary in place no more, nor its settings in the configuration."""
+    for folder in ("bin", "net.d", "old", "new"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "net.d/10-bridge.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "podnet",
+                                                                   "plugins": [{"type": "bridge"}]}))
+    for version in ("old", "new"):
+        shutil.copy(PLUGIN, tmp_path / version / "ambient-cni")
+    with open(tmp_path / "new/ambient-cni", "ab") as file:
+        file.write(b"newer")
+    host = ["host.install=true", f"host.binDir={tmp_path}/bin", f"host.confDir={tmp_path}/net.d"]
+    node = new_node(settings=[*host, f"host.binSource={tmp_path}/old"])
+    installed = tmp_path / "bin/ambient-cni"
+    eventually(lambda: installed.exists() and installed.read_bytes() == (tmp_path / "old/ambient-cni").read_bytes())
+    eventually(lambda: node.get("/status")["host"].get("ready"), what=node.log)
+    predecessor = node.agent
+    node.settings = ["releaseDrainSeconds=1", *host, f"host.binSource={tmp_path}/new", "whenAway=closed"]
+    node.start()
+    eventually(lambda: node.get("/status")["host"].get("ready"), what=node.log)
+    newer = (tmp_path / "new/ambient-cni").read_bytes()
+    written = (installed.stat().st_ino, (tmp_path / "net.d/10-bridge.conflist").stat().st_ino)
+    assert installed.read_bytes() == newer and predecessor.poll() is None
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        assert (installed.stat().st_ino, (tmp_path / "net.d/10-bridge.conflist").stat().st_ino) == written, node.log()[-3000:]
+        time.sleep(0.01)
+    assert json.loads((tmp_path / "net.d/10-bridge.conflist").read_text())["plugins"][-1]["whenAway"] == "closed"
+    predecessor.terminate()
+    assert predecessor.wait(10) == 0
+    assert installed.read_bytes() == newer
