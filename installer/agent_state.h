@@ -10,7 +10,7 @@
 #include "installer/host_setup.h"
 #include "installer/kube/client.h"
 #include "installer/mesh/mesh.h"
-#include "installer/observe/metrics.h"
+#include "installer/metrics.h"
 #include "installer/observe/observe.h"
 #include "installer/plugin_server.h"
 #include "installer/source.h"

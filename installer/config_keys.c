@@ -12,8 +12,6 @@
 
 #define DAY_SECONDS 86400
 
-#define LABEL "\"istio.io/dataplane-mode\""
-
 static const char *const when_away[] = { [WHEN_AWAY_OUTSIDE] = "outside", [WHEN_AWAY_CLOSED] = "closed", NULL };
 static const char *const aws_branch_eni[] = { [AWS_BRANCH_ENI_AUTO] = "auto", [AWS_BRANCH_ENI_OFF] = "off", NULL };
 static const char *const log_levels[] = {
@@ -39,10 +37,7 @@ const struct config_key config_keys[] = {
 	{ "excludeNamespaces", CONFIG_TYPE_NAMES, MEMBER(exclude_namespaces), .default_value = "[\"kube-system\"]",
 	  .description = "Namespaces whose pods are never in the mesh, whatever their labels." },
 	{ "enablementSelectors", CONFIG_TYPE_SELECTORS, MEMBER(enablement_selectors),
-	  .default_value =
-		  "[{\"podSelector\":{\"matchLabels\":{" LABEL ":\"ambient\"}}},"
-		  "{\"namespaceSelector\":{\"matchLabels\":{" LABEL ":\"ambient\"}},"
-		  "\"podSelector\":{\"matchExpressions\":[{\"key\":" LABEL ",\"operator\":\"NotIn\",\"values\":[\"none\"]}]}}]",
+	  .default_value = ENABLEMENT_SELECTORS_DEFAULT,
 	  .description =
 		  "A pod is in the mesh when one entry's `podSelector` and `namespaceSelector` both match; an absent one "
 		  "matches all." },

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
@@ -29,6 +30,7 @@ struct conversation {
 	int fd;
 	struct event *readable;
 	struct mesh_arrival *arrival; /* an ADD is under way */
+	char pod[320];		      /* NAMESPACE/NAME that it is about; empty: none */
 	bool has_asked;
 	bool is_over; /* answered: the next end of file is expected */
 };
@@ -98,14 +100,21 @@ static void finished(void *data, enum cni_code code, const char *message)
 	answer_result(conversation, code, message);
 }
 
+/* The plugin sees its connection end, as when we were killed, and makes it again: where the successor is by now. */
+static void handed_on(void *data)
+{
+	struct conversation *conversation = data;
+	conversation->arrival = NULL;
+	conversation->is_over = true;
+	shutdown(conversation->fd, SHUT_RDWR);
+}
+
 /* The plugin's own lines, one a line. */
-static void log_remarks(struct plugin_server *server, const struct attachment *attachment, const char *remarks)
+static void log_remarks(struct plugin_server *server, const char *pod, const char *remarks)
 {
 	cleanup_free char *copy = remarks ? strdup(remarks) : NULL;
-	char *state = NULL, name[512] = "";
-	if (attachment && attachment->pod_namespace && attachment->pod_name)
-		snprintf(name, sizeof name, "%s/%s", attachment->pod_namespace, attachment->pod_name);
-	const struct log_field fields[] = { { "from", "plugin" }, { name[0] ? "pod" : NULL, name }, { NULL, NULL } };
+	char *state = NULL;
+	const struct log_field fields[] = { { "from", "plugin" }, { pod[0] ? "pod" : NULL, pod }, { NULL, NULL } };
 	for (char *line = copy ? strtok_r(copy, "\n", &state) : NULL; line; line = strtok_r(NULL, "\n", &state)) {
 		/* "warn: text", as the plugin wrote it. */
 		enum log_level level = LOG_LEVEL_INFO;
@@ -125,7 +134,9 @@ static void begin_add(struct conversation *conversation, struct wire_message *me
 {
 	struct error error = { 0 };
 	struct mesh_arrival *arrival = NULL;
-	const struct mesh_arrival_listener listener = { .decided = decided, .finished = finished, .data = conversation };
+	const struct mesh_arrival_listener listener = {
+		.decided = decided, .finished = finished, .handed_on = handed_on, .data = conversation
+	};
 	double timeout = (double)message->timeout_milliseconds / 1000;
 	if (mesh_arrival_begin(conversation->server->mesh, &message->attachment, netns, timeout, &listener, &error, &arrival) <
 	    0) {
@@ -187,7 +198,11 @@ static void readable(evutil_socket_t fd, short what, void *data)
 		conversation_end(conversation);
 		return;
 	}
-	log_remarks(server, message.kind == WIRE_ADD || message.kind == WIRE_DEL ? &message.attachment : NULL, message.log);
+	if ((message.kind == WIRE_ADD || message.kind == WIRE_DEL) && message.attachment.pod_namespace &&
+	    message.attachment.pod_name)
+		snprintf(conversation->pod, sizeof conversation->pod, "%s/%s", message.attachment.pod_namespace,
+			 message.attachment.pod_name);
+	log_remarks(server, conversation->pod, message.log);
 	if (!conversation->has_asked) {
 		take_request(conversation, &message, netns);
 	} else if (conversation->arrival && message.kind == WIRE_REPORT) {

@@ -1,4 +1,4 @@
-/* After a successor has taken over: whether it is still there. */
+/* Whether an agent is there: before an uninstallation, and after a successor has taken over. */
 #ifndef AMBIENT_INSTALLER_SUCCESSION_H
 #define AMBIENT_INSTALLER_SUCCESSION_H
 

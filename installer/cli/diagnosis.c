@@ -76,10 +76,8 @@ static bool diagnose_listeners(const cJSON *pod, const cJSON *agent, struct diag
 		if (listens(pod, ports[i], "ipv4")) {
 			find(diagnosis,
 			     "The first thing that is wrong: the tunnel listens on port %s for IPv4 only, and IPv6 is "
-			     "redirected "
-			     "too: IPv6 connections of the pod are refused. Either ztunnel's IPV6_ENABLED is off, or the "
-			     "setting "
-			     "redirect.ipv6 should be false.",
+			     "redirected too: IPv6 connections of the pod are refused. Either ztunnel's IPV6_ENABLED is off, "
+			     "or the setting redirect.ipv6 should be false.",
 			     ports[i]);
 			advise(diagnosis, "kubectl get daemonset -n %s ztunnel -o yaml | grep -A1 IPV6_ENABLED",
 			       json_text(agent, "systemNamespace"));
@@ -127,8 +125,7 @@ static void diagnose_wanted(const cJSON *pod, const cJSON *agent, struct diagnos
 		advise(diagnosis, "kubectl describe pod -n %s %s", namespace_name, name);
 	} else if (json_number(pod, "tunnel.connections") == 0 && strcmp(json_text(pod, "rules.stage"), "full") != 0) {
 		find(diagnosis, "The first thing that is missing: no tunnel is connected. A ztunnel dials when it has its "
-				"first configuration "
-				"from istiod; the pod's traffic goes on as before until then.");
+				"first configuration from istiod; the pod's traffic goes on as before until then.");
 		advise(diagnosis, "kubectl get pods -n %s -l app=ztunnel -o wide --field-selector spec.nodeName=%s",
 		       json_text(agent, "systemNamespace"), json_text(agent, "node"));
 	} else if (!json_truth(pod, "tunnel.acknowledged") && strcmp(json_text(pod, "state"), "enabled") != 0) {
@@ -147,8 +144,7 @@ static void diagnose_wanted(const cJSON *pod, const cJSON *agent, struct diagnos
 			       json_text(agent, "installerNamespace"), namespace_name, name);
 	} else if (json_number(pod, "tunnel.connections") == 0) {
 		find(diagnosis, "The first thing that is wrong: the pod is enrolled and no tunnel is connected to the agent. A "
-				"tunnel that runs "
-				"goes on carrying its traffic; one that does not run leaves it without any.");
+				"tunnel that runs goes on carrying its traffic; one that does not run leaves it without any.");
 		advise(diagnosis, "kubectl get pods -n %s -l app=ztunnel -o wide --field-selector spec.nodeName=%s",
 		       json_text(agent, "systemNamespace"), json_text(agent, "node"));
 	} else if (diagnose_listeners(pod, agent, diagnosis)) {

@@ -3,11 +3,10 @@
  *
  *   doctor_node.c     the kernel, limits, the paths of the configuration
  *   doctor_network.c  the primary CNI, what istio-cni left
- *   doctor_cluster.c  the agent, its tunnel, the API server and what we may do there */
+ *   doctor_cluster.c  the agent, its tunnel, the API server and what we may do there
+ *   doctor_report.c   what they have found, for people and for machines */
 #include "installer/cli/doctor.h"
 
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,31 +18,6 @@
 #include "installer/cli/print.h"
 
 #define HOST_MOUNT "/host"
-
-void report_add(struct report *report, enum verdict verdict, const char *what, const char *advice, const char *format, ...)
-{
-	static const char *const names[] = { [VERDICT_WELL] = "well", [VERDICT_NOTE] = "note", [VERDICT_PROBLEM] = "problem" };
-	static const enum colour colours[] = { COLOUR_GOOD, COLOUR_WAIT, COLOUR_BAD };
-	char text[2048];
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(text, sizeof text, format, arguments);
-	va_end(arguments);
-	report->problems += verdict == VERDICT_PROBLEM;
-	cJSON *finding = cJSON_CreateObject();
-	cJSON_AddStringToObject(finding, "what", what);
-	cJSON_AddStringToObject(finding, "verdict", names[verdict]);
-	cJSON_AddStringToObject(finding, "finding", text);
-	cJSON_AddStringToObject(finding, "advice", advice ? advice : "");
-	json_append(report->findings, finding);
-	if (report->is_json)
-		return;
-	printf("%s%-7s%s  %-12s  %s\n", colour_begin(colours[verdict]), names[verdict], colour_end(colours[verdict]), what,
-	       text);
-	if (advice)
-		printf("                       %sdo: %s%s\n", colour_begin(COLOUR_STRONG), advice, colour_end(COLOUR_STRONG));
-	fflush(stdout);
-}
 
 /* On the node itself, not in the agent's container, the host's files stand where they are: defaults say where in a container.
  */

@@ -17,7 +17,7 @@ struct report {
 	cJSON *findings;
 };
 
-/* One finding: a sentence, and what to do about it (NULL: nothing). */
+/* doctor_report.c. One finding: a sentence, and what to do about it (NULL: nothing). */
 void report_add(struct report *report, enum verdict verdict, const char *what, const char *advice, const char *format, ...)
 	__attribute__((format(printf, 5, 6)));
 

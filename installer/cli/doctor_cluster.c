@@ -155,8 +155,7 @@ static void look_at_sidecars(struct report *report, const cJSON *pods)
 			   "inject them with istio-init (istiod: pilot.cni.enabled=false), or move them to ambient, before "
 			   "istio-cni goes",
 			   "%zu pods of this node, %s first, have a sidecar that istio-cni makes the rules for: without it "
-			   "their next start "
-			   "fails in the init container istio-validation",
+			   "their next start fails in the init container istio-validation",
 			   count, first);
 }
 

@@ -123,8 +123,7 @@ void doctor_limits(struct report *report)
 	if (instances >= 0 && instances < INOTIFY_INSTANCES_LEAST) {
 		report_add(report, VERDICT_NOTE, "limits", "sysctl -w fs.inotify.max_user_instances=512",
 			   "fs.inotify.max_user_instances is %ld, shared by all of root's processes: without one of its own "
-			   "the agent "
-			   "notices changes on the host late",
+			   "the agent notices changes on the host late",
 			   instances);
 		is_noted = true;
 	}

@@ -110,8 +110,7 @@ static void on_left_over(void *data, int status, const cJSON *object, const stru
 	(void)error;
 	error_set(removal->error, 0,
 		  "after %u s agents are still there on: %s; look at them (a node that is down keeps its pod), then try again, "
-		  "or "
-		  "go on without them by helm uninstall --no-hooks: their pods stay redirected until the nodes restart",
+		  "or go on without them by helm uninstall --no-hooks: their pods stay redirected until the nodes restart",
 		  removal->seconds, status == 200 && nodes[0] ? nodes : "unknown nodes");
 	end(removal, -1);
 }

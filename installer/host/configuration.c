@@ -265,8 +265,7 @@ static int look_own(struct look *look, struct error *error)
 	if (strcmp(own, primary->name) >= 0)
 		return wait_for(look,
 				"host.ownConfigFile %s does not come before %s in the order of names, so that no runtime would "
-				"use it: give it "
-				"a lower number",
+				"use it: give it a lower number",
 				own, primary->name);
 	if (is_anothers(look, own))
 		return wait_for(look, "%s/%s is another plugin's: give host.ownConfigFile another name",
@@ -414,8 +413,7 @@ static int judge(struct look *look)
 		if (!multus_knows_us(look, choice.containerd))
 			return wait_for(look,
 					"Multus (%s/%s) does not have the new %s yet: it follows by itself where it made that "
-					"file, else "
-					"restart its pods",
+					"file, else restart its pods",
 					conf_dir, choice.containerd->name, look->target);
 	} else if (choice.containerd != target) {
 		return wait_for(look, "the runtime uses %s/%s, which comes before %s and does not name " HOST_PLUGIN_NAME "%s",

@@ -54,8 +54,7 @@ int host_options_check(const struct host_options *options, struct error *error)
 	if (has_conf_file && !is_file_name(options->conf_file))
 		return error_set(error, 0,
 				 "host.confFile: expected the name of a file without a directory, that ends with .conf, "
-				 ".conflist or .json, "
-				 "found \"%.64s\"",
+				 ".conflist or .json, found \"%.64s\"",
 				 options->conf_file);
 	if (needs_own && !is_file_name(options->own_config_file))
 		return error_set(error, 0,

@@ -47,7 +47,7 @@ void mesh_annotation_cancel(struct mesh_pod *pod)
 static void try_later(struct mesh_pod *pod)
 {
 	double wait = RETRY_LEAST * (double)(1U << (pod->annotate_failures < 8 ? pod->annotate_failures : 8));
-	pod->annotate_after = mesh_now() + (wait < RETRY_MOST ? wait : RETRY_MOST);
+	pod->annotate_after = clock_seconds() + (wait < RETRY_MOST ? wait : RETRY_MOST);
 	pod->annotate_failures++;
 }
 
@@ -91,7 +91,7 @@ bool mesh_annotate(struct mesh_pod *pod, const char *value)
 		return true;
 	if (!source->annotate_pod)
 		return set_text(&pod->annotation, value);
-	double now = mesh_now();
+	double now = clock_seconds();
 	if (!pod->object)
 		return false;
 	if (pod->annotate_after > now) {

@@ -93,7 +93,7 @@ static void log_outcome(const struct mesh_arrival *arrival, enum log_level level
 		{ "pod", name }, { "step", "add" }, { attachment->pod_uid ? "uid" : NULL, attachment->pod_uid }, { NULL, NULL }
 	};
 	log_write(arrival->mesh->settings.log, level, fields, "%s after %.1f ms: %s", outcome,
-		  (mesh_now() - arrival->began) * 1000, reason);
+		  (clock_seconds() - arrival->began) * 1000, reason);
 }
 
 static void finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)
@@ -101,7 +101,7 @@ static void finish(struct mesh_arrival *arrival, enum cni_code code, const char 
 	struct mesh *mesh = arrival->mesh;
 	struct metrics *metrics = mesh->settings.metrics;
 	struct mesh_arrival_listener listener = arrival->listener;
-	double now = mesh_now();
+	double now = clock_seconds();
 	if (code == CNI_OK) {
 		histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TUNNEL], now - arrival->reported);
 		histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], now - arrival->began);
@@ -124,7 +124,7 @@ static void skip(struct mesh_arrival *arrival, const char *reason)
 	struct metrics *metrics = mesh->settings.metrics;
 	struct error error = { 0 };
 	metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_OUTSIDE]++;
-	histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], mesh_now() - arrival->began);
+	histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], clock_seconds() - arrival->began);
 	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_SKIP, reason, NULL);
 	log_outcome(arrival, LOG_LEVEL_INFO, "the new pod is outside the mesh", reason);
 	/* Nobody waits any more. Where the namespace is, is remembered for the day the pod is labelled. */
@@ -282,7 +282,7 @@ static void look(struct mesh_arrival *arrival)
 	arrival->stage = ARRIVAL_APPLIES;
 	arrival->pod = pod;
 	pod->arrival = arrival;
-	arrival->decided = mesh_now();
+	arrival->decided = clock_seconds();
 	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_DECISION],
 			  arrival->decided - arrival->began);
 	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason, &attachment->redirect);
@@ -328,6 +328,15 @@ static void deadline_passed(evutil_socket_t fd, short what, void *data)
 	finish(arrival, CNI_TRY_AGAIN_LATER, message);
 }
 
+static void hand_on(struct mesh_arrival *arrival)
+{
+	struct mesh_arrival_listener listener = arrival->listener;
+	arrival->mesh->settings.metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_ABANDONED]++;
+	take_back(arrival);
+	arrival_free(arrival);
+	listener.handed_on(listener.data);
+}
+
 int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, double timeout,
 		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival)
 {
@@ -348,12 +357,12 @@ int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int net
 	}
 	arrival->attachment = *attachment;
 	*attachment = (struct attachment){ 0 };
-	arrival->began = mesh_now();
+	arrival->began = clock_seconds();
 	mesh_arm(arrival->deadline, PATIENCE_PART * (timeout > 0 ? timeout : PLUGIN_TIMEOUT));
 	/* Before anything is told: a listener may be told at once. */
 	*ret_arrival = arrival;
 	if (mesh->is_stopped)
-		finish(arrival, CNI_TRY_AGAIN_LATER, "the node agent stops");
+		hand_on(arrival);
 	else
 		look(arrival);
 	return 0;
@@ -373,7 +382,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 		finish(arrival, CNI_CANNOT_REDIRECT, problem);
 		return;
 	}
-	arrival->reported = mesh_now();
+	arrival->reported = clock_seconds();
 	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_APPLY],
 			  arrival->reported - arrival->decided);
 	/* From here on the new sandbox takes the old one's place everywhere; another interface of the same one changes little.
@@ -480,7 +489,7 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 	mesh_succeeded(pod);
 	mesh_remember_enrolled(mesh);
 	mesh_log(pod, LOG_LEVEL_INFO, "add", "the new pod is in the mesh after %.1f ms: %s",
-		 (mesh_now() - arrival->began) * 1000, pod->decision.reason);
+		 (clock_seconds() - arrival->began) * 1000, pod->decision.reason);
 	mesh_event(pod, false, "Enrolled", pod->decision.reason);
 	pod->arrival = NULL;
 	arrival->pod = NULL;
@@ -508,6 +517,12 @@ void mesh_arrivals_look(struct mesh *mesh)
 		else if (arrival->stage == ARRIVAL_IN_TUNNEL)
 			ask_tunnel(arrival);
 	}
+}
+
+void mesh_arrivals_hand_on(struct mesh *mesh)
+{
+	while (!TAILQ_EMPTY(&mesh->arrivals))
+		hand_on(TAILQ_FIRST(&mesh->arrivals));
 }
 
 void mesh_arrivals_end(struct mesh *mesh)

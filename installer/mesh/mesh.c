@@ -1,8 +1,7 @@
-/* The mesh as an object: its queue of pods to look at, its timers, its listeners. See mesh.h. */
+/* The mesh as an object: its turns, its timers, its listeners. See mesh.h. */
 #include "installer/mesh/mesh.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,114 +12,8 @@
 /* Pods that are looked at before the loop gets a turn again: plugins and acks wait no longer than these. */
 #define PODS_PER_TURN 64
 
-#define RETRY_LEAST 0.005
-#define RETRY_MOST 5.0
-
 /* How long the tunnel waits for the source before it is told of what is remembered. */
 #define PATIENCE 5.0
-
-double mesh_now(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-void mesh_arm(struct event *event, double seconds)
-{
-	if (seconds < 0)
-		seconds = 0;
-	struct timeval wait = { .tv_sec = (time_t)seconds,
-				.tv_usec = (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6) };
-	evtimer_add(event, &wait);
-}
-
-void mesh_log(const struct mesh_pod *pod, enum log_level level, const char *step, const char *format, ...)
-{
-	char message[1400], name[512];
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(message, sizeof message, format, arguments);
-	va_end(arguments);
-	snprintf(name, sizeof name, "%s/%s", pod->namespace_name, pod->name);
-	const struct log_field fields[] = { { "pod", name }, { "uid", pod->uid }, { "step", step }, { NULL, NULL } };
-	log_write(pod->mesh->settings.log, level, fields, "%s", message);
-}
-
-void mesh_event(const struct mesh_pod *pod, bool is_warning, const char *reason, const char *message)
-{
-	const struct mesh_observer *observer = &pod->mesh->observer;
-	if (observer->pod_event && pod->object)
-		observer->pod_event(observer->data, pod->object, is_warning, reason, message);
-}
-
-void mesh_queue(struct mesh_pod *pod)
-{
-	struct mesh *mesh = pod->mesh;
-	if (pod->is_queued)
-		return;
-	pod->is_queued = true;
-	TAILQ_INSERT_TAIL(&mesh->queue, pod, queue);
-	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
-		mesh_arm(mesh->run, 0);
-}
-
-static void timer_expired(evutil_socket_t fd, short what, void *data)
-{
-	(void)fd;
-	(void)what;
-	mesh_queue(data);
-}
-
-void mesh_queue_after(struct mesh_pod *pod, double seconds)
-{
-	struct timeval due, now;
-	if (!pod->timer)
-		pod->timer = evtimer_new(pod->mesh->base, timer_expired, pod);
-	if (!pod->timer) {
-		mesh_queue(pod); /* no memory: a busy pod is better than one that is forgotten */
-		return;
-	}
-	/* The earlier of two appointments stands. */
-	if (event_pending(pod->timer, EV_TIMEOUT, &due)) {
-		evutil_gettimeofday(&now, NULL);
-		double left = (double)(due.tv_sec - now.tv_sec) + (double)(due.tv_usec - now.tv_usec) / 1e6;
-		if (left <= seconds)
-			return;
-	}
-	mesh_arm(pod->timer, seconds);
-}
-
-void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
-{
-	bool is_news = pod->failures == 0 || pod->last_error_step != step || !pod->last_error ||
-		       strcmp(pod->last_error, error->message) != 0;
-	double wait = RETRY_LEAST * (double)(1U << (pod->failures < 10 ? pod->failures : 10));
-	if (wait > RETRY_MOST)
-		wait = RETRY_MOST;
-	pod->mesh->settings.metrics->reconcile_errors[step]++;
-	if (is_news) {
-		free(pod->last_error);
-		pod->last_error = strdup(error->message);
-	}
-	pod->last_error_step = step;
-	pod->failures++;
-	pod->retry_after = mesh_now() + wait;
-	if (is_news)
-		mesh_log(pod, LOG_LEVEL_WARN, metrics_step_name(step), "%s; it is tried again", error->message);
-	/* What passes in a moment is nobody's concern. */
-	if (pod->failures == 8)
-		mesh_event(pod, true, "EnrolmentFailing", error->message);
-	mesh_queue_after(pod, wait);
-}
-
-void mesh_succeeded(struct mesh_pod *pod)
-{
-	pod->failures = 0;
-	pod->retry_after = 0;
-	free(pod->last_error);
-	pod->last_error = NULL;
-}
 
 /* Once the source has listed everything, what stands in the pods is looked at; then nothing holds the snapshot. */
 void mesh_consider_snapshot(struct mesh *mesh)
@@ -169,72 +62,13 @@ static void patience_is_over(evutil_socket_t fd, short what, void *data)
 	tunnel_server_set_ready(mesh->tunnel, true);
 }
 
-int mesh_probe_put(struct mesh_pod *pod, struct error *error)
-{
-	struct mesh *mesh = pod->mesh;
-	size_t count = 0;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
-	if (!mesh->probes)
-		return 0;
-	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
-		return -1;
-	if (!mesh->aws || pod->has_branch_eni_rules)
-		return 0;
-	if (aws_branch_eni_add(mesh->aws, addresses, count, error, NULL) < 0)
-		return -1;
-	pod->has_branch_eni_rules = true;
-	return 0;
-}
-
-void mesh_probe_remove(struct mesh_pod *pod)
-{
-	struct mesh *mesh = pod->mesh;
-	struct error error = { 0 };
-	size_t count = 0;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
-	if (!mesh->probes)
-		return;
-	/* Only while they are its own: another pod may have taken them over. */
-	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
-	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
-		mesh_log(pod, LOG_LEVEL_WARN, "probe", "%s", error.message);
-	pod->has_branch_eni_rules = false;
-	probe_set_remove(mesh->probes, pod->uid);
-	/* Taken away with the others of this turn. */
-	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
-		mesh_arm(mesh->run, 0);
-}
-
-bool mesh_probe_holds(const struct mesh_pod *pod)
-{
-	return pod->mesh->probes && probe_set_holds(pod->mesh->probes, pod->uid);
-}
-
-static bool is_enrolled_address(void *data, const struct pod_address *address)
-{
-	const struct mesh *mesh = data;
-	const struct mesh_pod *pod;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		size_t count = 0;
-		const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
-		for (size_t i = 0; i < count; i++) {
-			/* One that has ended still names the address that another one has by now. */
-			if (pod_address_equal(&addresses[i], address) && mesh_probe_holds(pod))
-				return true;
-		}
-	}
-	return false;
-}
-
 /* When every pod has had its turn once: what an earlier run left on the host and no pod claims. */
 static void prune(struct mesh *mesh)
 {
 	struct error error = { 0 };
 	if (mesh->is_pruned || !mesh->is_kernel_seen || !mesh_is_listed(mesh) || mesh->is_stopped)
 		return;
-	if (probe_set_prune(mesh->probes, &error) < 0 ||
-	    (mesh->aws && aws_branch_eni_prune(mesh->aws, is_enrolled_address, mesh, &error) < 0)) {
+	if (mesh_probes_prune(mesh, &error) < 0) {
 		/* The next turn tries again. */
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "what an earlier run left on the host stays for now: %s",
 			  error.message);
@@ -266,32 +100,6 @@ static void run(evutil_socket_t fd, short what, void *data)
 	else
 		prune(mesh);
 	mesh_release_count_left(mesh);
-}
-
-static void host_repaired(void *data, const char *difference)
-{
-	struct mesh *mesh = data;
-	mesh->settings.metrics->drift_repairs[METRICS_DRIFT_HOST]++;
-	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "somebody changed the host's probe rules, they were put right: %s",
-		  difference);
-}
-
-static void host_failed(void *data, const struct error *error)
-{
-	struct mesh *mesh = data;
-	mesh->settings.metrics->reconcile_errors[METRICS_STEP_PROBE]++;
-	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s; it is tried again", error->message);
-}
-
-static void host_flushed(void *data)
-{
-	struct mesh *mesh = data;
-	struct mesh_pod *pod;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		if (pod->tunnel == POD_TUNNEL_ACCEPTED && !pod->is_enrolled && pod->decision.wanted)
-			mesh_queue(pod);
-	}
 }
 
 static void trouble(void *data, enum source_kind kind, const char *reason)
@@ -359,11 +167,6 @@ bool mesh_is_synced(const struct mesh *mesh)
 	return mesh_is_listed(mesh) && mesh->is_kernel_seen;
 }
 
-bool mesh_host_rules_stand(const struct mesh *mesh)
-{
-	return mesh->probes && probe_set_stands(mesh->probes);
-}
-
 int mesh_new(struct event_base *base, const struct mesh_settings *settings, struct error *error, struct mesh **ret_mesh)
 {
 	struct mesh *mesh = calloc(1, sizeof *mesh);
@@ -382,16 +185,9 @@ int mesh_new(struct event_base *base, const struct mesh_settings *settings, stru
 	mesh->close = evtimer_new(base, sandbox_close_due, mesh);
 	mesh->prune_attachments = evtimer_new(base, mesh_prune_attachments, mesh);
 	mesh->patience = evtimer_new(base, patience_is_over, mesh);
-	const struct probe_set_events events = {
-		.repaired = host_repaired, .failed = host_failed, .flushed = host_flushed, .data = mesh
-	};
-	const struct redirect *defaults = settings->selection.defaults;
 	if (!mesh->run || !mesh->locate || !mesh->save || !mesh->close || !mesh->prune_attachments || !mesh->patience) {
 		error_set(error, ENOMEM, "cannot make the mesh");
-	} else if (netns_identify(settings->host_netns, error, &mesh->host) == 0 &&
-		   probe_set_open(base, settings->host_netns, defaults->host_probe_ipv4, defaults->host_probe_ipv6, &events,
-				  error, &mesh->probes) == 0 &&
-		   (!settings->aws_branch_eni || aws_branch_eni_open(settings->host_netns, error, &mesh->aws) == 0)) {
+	} else if (netns_identify(settings->host_netns, error, &mesh->host) == 0 && mesh_probes_open(mesh, error) == 0) {
 		mesh_recall(mesh);
 		mesh_arm(mesh->patience, PATIENCE);
 		*ret_mesh = mesh;
@@ -430,7 +226,7 @@ void mesh_stop(struct mesh *mesh)
 	if (mesh->is_stopped)
 		return;
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a successor has taken over: pods are its concern now");
-	mesh_arrivals_end(mesh);
+	mesh_arrivals_hand_on(mesh);
 	mesh->is_stopped = true;
 	/* With its watch: it would take the successor's changes for somebody else's. */
 	probe_set_close(mesh->probes);
@@ -447,7 +243,7 @@ int mesh_pause(struct mesh *mesh, const char *namespace_name, const char *name, 
 	struct mesh_pod *pod = mesh_find_pod_by_name(mesh, namespace_name, name);
 	if (!pod)
 		return error_say(error, ENOENT, "there is no pod %s/%s on this node", namespace_name, name);
-	pod->paused_until = seconds > 0 ? mesh_now() + (double)seconds : 0;
+	pod->paused_until = seconds > 0 ? clock_seconds() + (double)seconds : 0;
 	if (seconds > 0) {
 		char message[96];
 		snprintf(message, sizeof message, "repair of the pod's redirection is paused for %ld s by hand", seconds);

@@ -28,7 +28,7 @@
 #include "ambient/cni.h"
 #include "ambient/log.h"
 #include "installer/mesh/selection.h"
-#include "installer/observe/metrics.h"
+#include "installer/metrics.h"
 #include "installer/source.h"
 #include "installer/tunnel/server.h"
 
@@ -116,6 +116,9 @@ struct mesh_arrival;
 struct mesh_arrival_listener {
 	void (*decided)(void *data, enum mesh_verdict verdict, const char *reason, const struct redirect *redirect);
 	void (*finished)(void *data, enum cni_code code, const char *message);
+	/* A successor has taken over: the plugin is to ask it, which it does when its connection is closed. In place of
+	 * `finished`. */
+	void (*handed_on)(void *data);
 	void *data;
 };
 /* Takes `attachment` (cleared for the caller) and a duplicate of `netns`. The plugin goes away after `timeout` seconds; 0: it

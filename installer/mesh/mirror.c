@@ -89,6 +89,6 @@ double mesh_mirror_wait(const struct mesh_pod *pod)
 {
 	if (!pod->static_hash || pod->gone_at == 0 || !sandbox_is_held(&pod->sandbox) || pod->is_releasing)
 		return 0;
-	double left = pod->gone_at + COMES_AGAIN_WITHIN - mesh_now();
+	double left = pod->gone_at + COMES_AGAIN_WITHIN - clock_seconds();
 	return left > 0 ? left : 0;
 }

@@ -28,19 +28,13 @@
 
 static bool may_try(const struct mesh_pod *pod, enum metrics_step step)
 {
-	return pod->retry_after == 0 || pod->last_error_step != step || pod->retry_after <= mesh_now();
+	return pod->retry_after == 0 || pod->last_error_step != step || pod->retry_after <= clock_seconds();
 }
 
 static bool failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
 {
 	mesh_failed(pod, step, error);
 	return false;
-}
-
-static void succeeded(struct mesh_pod *pod, enum metrics_step step)
-{
-	if (pod->failures > 0 && pod->last_error_step == step)
-		mesh_succeeded(pod);
 }
 
 /* Each step returns whether the next one may be taken. */
@@ -54,7 +48,7 @@ static bool step_namespace(struct mesh_pod *pod)
 		return false;
 	if (pod->sandbox.netns_path) {
 		if (sandbox_reopen(pod, &error) == 0) {
-			succeeded(pod, METRICS_STEP_NAMESPACE);
+			mesh_step_succeeded(pod, METRICS_STEP_NAMESPACE);
 			return true;
 		}
 		if (error.number != ENOENT)
@@ -91,7 +85,7 @@ static bool step_probe(struct mesh_pod *pod)
 		return false;
 	if (mesh_probe_put(pod, &error) < 0)
 		return failed(pod, METRICS_STEP_PROBE, &error);
-	succeeded(pod, METRICS_STEP_PROBE);
+	mesh_step_succeeded(pod, METRICS_STEP_PROBE);
 	return true;
 }
 
@@ -100,7 +94,7 @@ static void enrolled(struct mesh_pod *pod)
 	if (pod->is_enrolled)
 		return;
 	pod->is_enrolled = true;
-	double seconds = pod->began ? mesh_now() - pod->began : 0;
+	double seconds = pod->began ? clock_seconds() - pod->began : 0;
 	pod->began = 0;
 	histogram_observe(&pod->mesh->settings.metrics->reconcile_seconds, seconds);
 	mesh_log(pod, LOG_LEVEL_INFO, "enrol", "the pod is in the mesh after %.1f ms: %s", seconds * 1000,
@@ -116,7 +110,7 @@ static bool may_redirect(struct mesh_pod *pod)
 		return false;
 	if (mesh_look_at_families(pod, &pod->wanted, &error) != MESH_FAMILIES_SERVED)
 		return failed(pod, METRICS_STEP_TUNNEL, &error);
-	succeeded(pod, METRICS_STEP_TUNNEL);
+	mesh_step_succeeded(pod, METRICS_STEP_TUNNEL);
 	return true;
 }
 
@@ -130,7 +124,7 @@ static bool step_rules(struct mesh_pod *pod)
 	bool is_full = pod->is_enrolled || (is_accepted && may_redirect(pod));
 	enum redirect_standing target = is_full ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
 	if (sandbox->standing == target && redirect_equal(&sandbox->in_force, &pod->wanted)) {
-		succeeded(pod, METRICS_STEP_RULES);
+		mesh_step_succeeded(pod, METRICS_STEP_RULES);
 		return true;
 	}
 	if (!may_try(pod, METRICS_STEP_RULES))
@@ -138,35 +132,12 @@ static bool step_rules(struct mesh_pod *pod)
 	bool is_change = sandbox->standing == target;
 	if (sandbox_apply(pod, is_full ? REDIRECT_STAGE_FULL : REDIRECT_STAGE_GUARD, &pod->wanted, &error) < 0)
 		return failed(pod, METRICS_STEP_RULES, &error);
-	succeeded(pod, METRICS_STEP_RULES);
+	mesh_step_succeeded(pod, METRICS_STEP_RULES);
 	if (is_change)
 		mesh_log(pod, LOG_LEVEL_INFO, "rules", "the pod's redirection follows a changed annotation or setting");
 	if (is_full)
 		enrolled(pod);
 	return true;
-}
-
-/* Borrowed from the pod. */
-static struct tunnel_workload workload_of(const struct mesh_pod *pod)
-{
-	return (struct tunnel_workload){
-		.uid = pod->uid,
-		.name = pod->name,
-		.namespace_name = pod->namespace_name,
-		.service_account = pod->service_account,
-		.netns = pod->sandbox.netns,
-	};
-}
-
-int mesh_tunnel_add(struct mesh_pod *pod, struct error *error)
-{
-	const struct tunnel_workload workload = workload_of(pod);
-	if (tunnel_add(pod->mesh->tunnel, &workload, error) < 0)
-		return -1;
-	pod->tunnel = POD_TUNNEL_ADDING;
-	pod->is_in_snapshot = false;
-	pod->adds_unanswered++;
-	return 0;
 }
 
 static bool step_tunnel(struct mesh_pod *pod)
@@ -206,7 +177,7 @@ static void enrol(struct mesh_pod *pod)
 	pod->is_drained = false;
 	pod->is_annotation_off = false;
 	if (!pod->is_enrolled && pod->began == 0)
-		pod->began = mesh_now();
+		pod->began = clock_seconds();
 	if (!step_namespace(pod)) {
 		/* What was remembered and is not found yet has its rules, as far as we know. */
 		if (pod->is_torn_down || pod->is_remembered || !pod->mesh->is_kernel_seen)
@@ -222,7 +193,7 @@ static void enrol(struct mesh_pod *pod)
 /* Whether what the tunnel carries has come to its end, or has had its time. */
 static bool step_drain(struct mesh_pod *pod)
 {
-	double now = mesh_now(), most = (double)pod->mesh->settings.release_drain_seconds;
+	double now = clock_seconds(), most = (double)pod->mesh->settings.release_drain_seconds;
 	struct carried carried = { 0 };
 	struct error error = { 0 };
 	/* A pod that has ended has no connections; one that was never accepted had none carried. */
@@ -290,7 +261,7 @@ void mesh_begin_anew(struct mesh_pod *pod)
 static void finish_release(struct mesh_pod *pod)
 {
 	bool was_releasing = pod->is_releasing;
-	double seconds = pod->began ? mesh_now() - pod->began : 0;
+	double seconds = pod->began ? clock_seconds() - pod->began : 0;
 	mesh_probe_remove(pod);
 	sandbox_let_go(pod);
 	mesh_begin_anew(pod);
@@ -319,7 +290,7 @@ static void release(struct mesh_pod *pod)
 	}
 	if (sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING && !pod->is_releasing) {
 		pod->is_releasing = true;
-		pod->began = mesh_now();
+		pod->began = clock_seconds();
 		pod->since = time(NULL);
 		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod leaves the mesh: %s", pod->decision.reason);
 	}
@@ -391,7 +362,7 @@ void mesh_reconcile(struct mesh_pod *pod)
 		return;
 	/* The loop's clock stands still while callbacks run, so that a timer can come before its time: then nothing is tried
 	 * yet, and without another one nothing ever would be. */
-	double early = pod->retry_after > 0 ? pod->retry_after - mesh_now() : 0;
+	double early = pod->retry_after > 0 ? pod->retry_after - clock_seconds() : 0;
 	if (early > 0)
 		mesh_queue_after(pod, early);
 	if (mesh_is_synced(mesh) && (sandbox_is_held(&pod->sandbox) || !pod->decision.wanted))
@@ -407,102 +378,4 @@ void mesh_reconcile(struct mesh_pod *pod)
 		release(pod);
 	else if (pod->failures > 0 && may_try(pod, METRICS_STEP_NAMESPACE))
 		mesh_locate_soon(pod); /* the first look failed: something of ours may be in there */
-}
-
-void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
-			  const struct error *error)
-{
-	struct mesh *mesh = data;
-	struct mesh_pod *pod = mesh_find_pod(mesh, uid);
-	if (!pod)
-		return;
-	if (kind == TUNNEL_DELETE) {
-		if (pod->tunnel == POD_TUNNEL_DELETING) {
-			/* Without an answer the listeners may still stand; the guard may not go before them. */
-			bool is_answered = outcome != TUNNEL_LOST && outcome != TUNNEL_LATE;
-			pod->tunnel = is_answered ? POD_TUNNEL_DELETED : POD_TUNNEL_REFUSED;
-			if (outcome == TUNNEL_REFUSED)
-				mesh_log(pod, LOG_LEVEL_WARN, "tunnel", "the tunnel refused a Del: %s", error->message);
-			mesh_queue(pod);
-		}
-		return;
-	}
-	if (kind == TUNNEL_ADD && pod->adds_unanswered > 0)
-		pod->adds_unanswered--;
-	if (pod->tunnel != POD_TUNNEL_ADDING || outcome == TUNNEL_SUPERSEDED)
-		return;
-	/* What an earlier one is answered with, maybe of another sandbox, says nothing of the last. */
-	if ((kind == TUNNEL_SNAPSHOT_ADD) != pod->is_in_snapshot || (kind == TUNNEL_ADD && pod->adds_unanswered > 0))
-		return;
-	switch (outcome) {
-	case TUNNEL_ACCEPTED:
-		pod->tunnel = POD_TUNNEL_ACCEPTED;
-		pod->was_accepted = true;
-		succeeded(pod, METRICS_STEP_TUNNEL);
-		break;
-	case TUNNEL_REFUSED:
-		pod->tunnel = POD_TUNNEL_REFUSED;
-		if (!pod->arrival)
-			mesh_failed(pod, METRICS_STEP_TUNNEL, error);
-		break;
-	default: /* no answer: the next snapshot asks again */
-		pod->tunnel = POD_TUNNEL_UNKNOWN;
-		break;
-	}
-	if (pod->arrival)
-		mesh_arrival_tunnel(pod->arrival, outcome, error);
-	else
-		mesh_queue(pod);
-}
-
-void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
-{
-	struct mesh *mesh = data;
-	struct mesh_pod *pod;
-	size_t count = 0;
-	/* It was the predecessor's, which stopped before it let go of it. */
-	mesh_recall_late(mesh);
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		struct error error = { 0 };
-		/* A new pod's rules are the plugin's report away; then its Add follows by itself. */
-		bool is_held = sandbox_is_held(&pod->sandbox);
-		if (is_held ? pod->sandbox.standing == REDIRECT_STANDING_NOTHING : !pod->is_remembered)
-			continue;
-		/* On its last way out, its Del is what the tunnel needs. */
-		if (pod->tunnel == POD_TUNNEL_DELETING || pod->tunnel == POD_TUNNEL_DELETED)
-			continue;
-		const struct tunnel_workload workload = workload_of(pod);
-		if (tunnel_snapshot_add(snapshot, &workload, &error) < 0) {
-			mesh_failed(pod, METRICS_STEP_TUNNEL, &error);
-			continue;
-		}
-		count++;
-		/* A Keep is not answered: the pod's Add follows when its namespace is found. */
-		pod->tunnel = workload.netns >= 0 ? POD_TUNNEL_ADDING : POD_TUNNEL_KEPT;
-		pod->is_in_snapshot = workload.netns >= 0;
-	}
-	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "a tunnel connected and is told of %zu pods", count);
-}
-
-void mesh_tunnel_connections_changed(void *data, size_t count)
-{
-	struct mesh *mesh = data;
-	struct mesh_pod *pod;
-	if (mesh->is_stopped)
-		return;
-	if (count == 0)
-		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL,
-			  "no tunnel is connected: pods of the mesh stay as they are, new ones wait (kubectl get pods -n %s -l "
-			  "app=ztunnel)",
-			  mesh->settings.selection.system_namespace);
-	TAILQ_FOREACH(pod, &mesh->pods, all)
-	{
-		/* What it accepted it may have forgotten by now; redirects and annotation stay. */
-		if (count == 0 && (pod->tunnel == POD_TUNNEL_ACCEPTED || pod->tunnel == POD_TUNNEL_KEPT))
-			pod->tunnel = POD_TUNNEL_UNKNOWN;
-		if (pod->decision.wanted)
-			mesh_queue(pod);
-	}
-	mesh_arrivals_look(mesh);
 }

@@ -38,7 +38,7 @@ void sandbox_close_later(struct mesh *mesh, struct redirect_session *session)
 		return;
 	}
 	closing->session = session;
-	closing->due = mesh_now() + CLOSE_AFTER;
+	closing->due = clock_seconds() + CLOSE_AFTER;
 	if (TAILQ_EMPTY(&mesh->closings))
 		mesh_arm(mesh->close, CLOSE_AFTER);
 	TAILQ_INSERT_TAIL(&mesh->closings, closing, all);
@@ -57,7 +57,7 @@ void sandbox_close_due(evutil_socket_t fd, short what, void *data)
 	struct mesh *mesh = data;
 	(void)fd;
 	(void)what;
-	double now = mesh_now();
+	double now = clock_seconds();
 	while (!TAILQ_EMPTY(&mesh->closings) && TAILQ_FIRST(&mesh->closings)->due <= now)
 		close_first(mesh);
 	if (!TAILQ_EMPTY(&mesh->closings))
@@ -228,7 +228,7 @@ int sandbox_remove(struct mesh_pod *pod, struct error *error)
 /* Whether the pod's repairs are not more frequent than a fight allows; if not, when to look again. */
 static bool may_repair(struct mesh_pod *pod)
 {
-	double now = mesh_now();
+	double now = clock_seconds();
 	if (pod->paused_until > now) {
 		mesh_queue_after(pod, pod->paused_until - now);
 		return false;
@@ -285,7 +285,7 @@ int sandbox_repair(struct mesh_pod *pod, struct error *error)
 	bool is_first = !sandbox->verified;
 	if (!is_first && !may_repair(pod))
 		return 0;
-	double began = mesh_now();
+	double began = clock_seconds();
 	if (sandbox_apply(pod, stage, expected, error) < 0)
 		return error_wrap(error, "cannot repair the redirection (%s)", difference.text);
 	if (is_first) {
@@ -301,7 +301,7 @@ int sandbox_repair(struct mesh_pod *pod, struct error *error)
 	pod->mesh->settings.metrics
 		->drift_repairs[sandbox->suspicion == DRIFT_ROUTING ? METRICS_DRIFT_ROUTES : METRICS_DRIFT_RULES]++;
 	mesh_log(pod, LOG_LEVEL_WARN, "repair", "somebody changed the pod's redirection, it was put right in %.1f ms: %s",
-		 (mesh_now() - began) * 1000, difference.text);
+		 (clock_seconds() - began) * 1000, difference.text);
 	mesh_event(pod, true, "RedirectionRepaired", difference.text);
 	return 0;
 }

@@ -12,9 +12,6 @@
 #include "ambient/cleanup.h"
 #include "ambient/json.h"
 
-#define MODE_AMBIENT "ambient"
-#define MODE_NONE "none"
-
 static void selector_clear(struct selector *selector)
 {
 	for (size_t i = 0; i < selector->requirements_count; i++) {
@@ -178,12 +175,7 @@ int enablement_selectors_from_json(const cJSON *json, const char *where, struct 
 
 int enablement_selectors_default(struct error *error, struct enablement_selectors *ret_selectors)
 {
-	static const char text[] =
-		"[{\"podSelector\": {\"matchLabels\": {\"" LABEL_DATAPLANE_MODE "\": \"" MODE_AMBIENT "\"}}},"
-		" {\"namespaceSelector\": {\"matchLabels\": {\"" LABEL_DATAPLANE_MODE "\": \"" MODE_AMBIENT "\"}},"
-		"  \"podSelector\": {\"matchExpressions\": [{\"key\": \"" LABEL_DATAPLANE_MODE "\", \"operator\": \"NotIn\","
-		"                                            \"values\": [\"" MODE_NONE "\"]}]}}]";
-	cleanup_cjson cJSON *json = cJSON_Parse(text);
+	cleanup_cjson cJSON *json = cJSON_Parse(ENABLEMENT_SELECTORS_DEFAULT);
 	if (!json)
 		return error_set(error, ENOMEM, "cannot keep the default enablementSelectors");
 	return enablement_selectors_from_json(json, "enablementSelectors", error, ret_selectors);

@@ -32,7 +32,13 @@ struct enablement_selectors {
 /* Reads a list of {"podSelector": {...}, "namespaceSelector": {...}}. `where` is its place in the file. */
 int enablement_selectors_from_json(const cJSON *json, const char *where, struct error *error,
 				   struct enablement_selectors *ret_selectors);
-/* The pair of contract/enrollment.md: the pod's label ambient; or the namespace's ambient and the pod's not none. */
+
+/* The setting's default: the pod's label is ambient; or the namespace's is, and the pod's is not none. */
+#define ENABLEMENT_SELECTORS_DEFAULT                                                                                           \
+	"[{\"podSelector\":{\"matchLabels\":{\"" LABEL_DATAPLANE_MODE "\":\"ambient\"}}},"                                     \
+	"{\"namespaceSelector\":{\"matchLabels\":{\"" LABEL_DATAPLANE_MODE "\":\"ambient\"}},"                                 \
+	"\"podSelector\":{\"matchExpressions\":[{\"key\":\"" LABEL_DATAPLANE_MODE                                              \
+	"\",\"operator\":\"NotIn\",\"values\":[\"none\"]}]}}]"
 int enablement_selectors_default(struct error *error, struct enablement_selectors *ret_selectors);
 void enablement_selectors_clear(struct enablement_selectors *selectors);
 

@@ -5,15 +5,13 @@
 #include <sys/queue.h>
 #include <time.h>
 
+#include "ambient/clock.h"
 #include "ambient/netns.h"
 #include "ambient/outside.h"
 #include "installer/mesh/aws_branch_eni.h"
 #include "installer/mesh/drift.h"
 #include "installer/mesh/mesh.h"
 #include "installer/mesh/probe_set.h"
-
-/* Seconds of CLOCK_MONOTONIC. */
-double mesh_now(void);
 
 /* A pod's sandbox: what is known of its network namespace, and, while it is open, what holds it. */
 struct sandbox {
@@ -216,7 +214,7 @@ void mesh_missed_read(struct mesh_pod *pod);
 /* It is known now whether it is there. */
 void mesh_missed_is_over(struct mesh_pod *pod);
 
-/* mesh.c */
+/* queue.c */
 void mesh_queue(struct mesh_pod *pod);
 void mesh_queue_after(struct mesh_pod *pod, double seconds);
 void mesh_log(const struct mesh_pod *pod, enum log_level level, const char *step, const char *format, ...)
@@ -225,17 +223,25 @@ void mesh_event(const struct mesh_pod *pod, bool is_warning, const char *reason,
 /* Sets (empty: clears) the error that people are shown, counts it, logs it when it is another one. */
 void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error);
 void mesh_succeeded(struct mesh_pod *pod);
+/* Forgets an error of this step; one of another step stands. */
+void mesh_step_succeeded(struct mesh_pod *pod, enum metrics_step step);
+void mesh_arm(struct event *event, double seconds);
+
+/* mesh.c */
 /* Where nothing but the pod's own fault holds the tunnel's snapshot, let it go. */
 void mesh_consider_snapshot(struct mesh *mesh);
-void mesh_arm(struct event *event, double seconds);
 
 /* release_all.c: tells when nothing is left to be released. */
 void mesh_release_count_left(struct mesh *mesh);
 
+/* probes.c */
+int mesh_probes_open(struct mesh *mesh, struct error *error);
 /* The host's set of probe addresses, which a successor may own by now: then nothing is done, and nothing is held. */
 int mesh_probe_put(struct mesh_pod *pod, struct error *error);
 void mesh_probe_remove(struct mesh_pod *pod);
 bool mesh_probe_holds(const struct mesh_pod *pod);
+/* Takes away what an earlier run left and no pod claims. */
+int mesh_probes_prune(struct mesh *mesh, struct error *error);
 
 /* reconcile.c: does the next steps of one pod. The pod may be gone afterwards. */
 void mesh_reconcile(struct mesh_pod *pod);
@@ -244,6 +250,8 @@ enum mesh_state mesh_state_of(const struct mesh_pod *pod);
 void mesh_begin_anew(struct mesh_pod *pod);
 /* Whether the pod has anything of the mesh in or about it. */
 bool mesh_has_traces(const struct mesh_pod *pod);
+
+/* tunnel.c */
 /* Asks the tunnel to take the pod, whose namespace is held. */
 int mesh_tunnel_add(struct mesh_pod *pod, struct error *error);
 void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
@@ -323,5 +331,7 @@ void mesh_arrivals_look(struct mesh *mesh);
 /* The tunnel has answered, or can't, for the pod that arrives. */
 void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outcome, const struct error *error);
 void mesh_arrivals_end(struct mesh *mesh);
+/* The same, to a successor. */
+void mesh_arrivals_hand_on(struct mesh *mesh);
 
 #endif

@@ -327,7 +327,7 @@ void mesh_pod_is_gone(struct mesh_pod *pod)
 	mesh_missed_is_over(pod);
 	mesh_annotation_cancel(pod);
 	if (pod->object)
-		pod->gone_at = mesh_now();
+		pod->gone_at = clock_seconds();
 	pod_free(pod->object);
 	pod->object = NULL;
 	pod->decision = (struct selection_decision){ .reason = "the pod is gone" };

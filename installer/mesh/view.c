@@ -188,7 +188,7 @@ static cJSON *view(struct mesh_pod *pod, bool is_whole, bool verify)
 					   pod->failures > 0 ? metrics_step_name(pod->last_error_step) : "") &&
 		   cJSON_AddStringToObject(json, "warning", pod->warning ? pod->warning : "") &&
 		   (!is_whole || add_seen(json, pod));
-	double paused = pod->paused_until - mesh_now();
+	double paused = pod->paused_until - clock_seconds();
 	if (is_built && paused > 0)
 		is_built = cJSON_AddNumberToObject(json, "repairPausedSeconds", (double)(long)paused) != NULL;
 	if (!is_built) {

@@ -26,7 +26,7 @@
 #include "installer/host/host.h"
 #include "installer/kube/client.h"
 #include "installer/mesh/mesh.h"
-#include "installer/observe/metrics.h"
+#include "installer/metrics.h"
 #include "installer/tunnel/server.h"
 
 /* Where people connect to the agent: a socket of this name in runDir. */

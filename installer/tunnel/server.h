@@ -1,4 +1,4 @@
-/* The server that the node tunnel (ztunnel) dials: ZDS, as contract/zds.md says. It knows what was asked of it and nothing of
+/* The server that the node tunnel (ztunnel) dials: ZDS, as zds.proto says. It knows what was asked of it and nothing of
  * the mesh, which it asks for a snapshot whenever a tunnel has come.
  *
  * A connection begins with the tunnel's hello; then the snapshot goes out, then SnapshotSent, then what changed meanwhile and

@@ -1,5 +1,5 @@
 /* Counting. See metrics.h. */
-#include "installer/observe/metrics.h"
+#include "installer/metrics.h"
 
 static const double bounds[] = HISTOGRAM_BOUNDS;
 

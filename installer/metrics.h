@@ -1,7 +1,7 @@
 /* What the node agent counts. A plain struct that the agent owns and lends to the rooms that count; the text for Prometheus is
- * made of it in metrics_text.c. One thread, so that an increment is an increment. */
-#ifndef AMBIENT_INSTALLER_OBSERVE_METRICS_H
-#define AMBIENT_INSTALLER_OBSERVE_METRICS_H
+ * made of it in observe/metrics_text.c. One thread, so that an increment is an increment. */
+#ifndef AMBIENT_INSTALLER_METRICS_H
+#define AMBIENT_INSTALLER_METRICS_H
 
 #include <stddef.h>
 #include <stdint.h>

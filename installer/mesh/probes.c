@@ -1,0 +1,112 @@
+/* What the mesh keeps on the host for probes: the addresses of its pods in the probe set, and where AWS's branch interfaces
+ * are, the rules for those. See probe_set.h and aws_branch_eni.h. */
+#include "installer/mesh/state.h"
+
+static void host_repaired(void *data, const char *difference)
+{
+	struct mesh *mesh = data;
+	mesh->settings.metrics->drift_repairs[METRICS_DRIFT_HOST]++;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "somebody changed the host's probe rules, they were put right: %s",
+		  difference);
+}
+
+static void host_failed(void *data, const struct error *error)
+{
+	struct mesh *mesh = data;
+	mesh->settings.metrics->reconcile_errors[METRICS_STEP_PROBE]++;
+	log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s; it is tried again", error->message);
+}
+
+static void host_flushed(void *data)
+{
+	struct mesh *mesh = data;
+	struct mesh_pod *pod;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (pod->tunnel == POD_TUNNEL_ACCEPTED && !pod->is_enrolled && pod->decision.wanted)
+			mesh_queue(pod);
+	}
+}
+
+int mesh_probes_open(struct mesh *mesh, struct error *error)
+{
+	const struct mesh_settings *settings = &mesh->settings;
+	const struct redirect *defaults = settings->selection.defaults;
+	const struct probe_set_events events = {
+		.repaired = host_repaired, .failed = host_failed, .flushed = host_flushed, .data = mesh
+	};
+	if (probe_set_open(mesh->base, settings->host_netns, defaults->host_probe_ipv4, defaults->host_probe_ipv6, &events,
+			   error, &mesh->probes) < 0)
+		return -1;
+	return settings->aws_branch_eni ? aws_branch_eni_open(settings->host_netns, error, &mesh->aws) : 0;
+}
+
+int mesh_probe_put(struct mesh_pod *pod, struct error *error)
+{
+	struct mesh *mesh = pod->mesh;
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (!mesh->probes)
+		return 0;
+	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
+		return -1;
+	if (!mesh->aws || pod->has_branch_eni_rules)
+		return 0;
+	if (aws_branch_eni_add(mesh->aws, addresses, count, error, NULL) < 0)
+		return -1;
+	pod->has_branch_eni_rules = true;
+	return 0;
+}
+
+void mesh_probe_remove(struct mesh_pod *pod)
+{
+	struct mesh *mesh = pod->mesh;
+	struct error error = { 0 };
+	size_t count = 0;
+	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+	if (!mesh->probes)
+		return;
+	/* Only while they are its own: another pod may have taken them over. */
+	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
+	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
+		mesh_log(pod, LOG_LEVEL_WARN, "probe", "%s", error.message);
+	pod->has_branch_eni_rules = false;
+	probe_set_remove(mesh->probes, pod->uid);
+	/* Taken away with the others of this turn. */
+	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
+		mesh_arm(mesh->run, 0);
+}
+
+bool mesh_probe_holds(const struct mesh_pod *pod)
+{
+	return pod->mesh->probes && probe_set_holds(pod->mesh->probes, pod->uid);
+}
+
+static bool is_enrolled_address(void *data, const struct pod_address *address)
+{
+	const struct mesh *mesh = data;
+	const struct mesh_pod *pod;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		size_t count = 0;
+		const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
+		for (size_t i = 0; i < count; i++) {
+			/* One that has ended still names the address that another one has by now. */
+			if (pod_address_equal(&addresses[i], address) && mesh_probe_holds(pod))
+				return true;
+		}
+	}
+	return false;
+}
+
+int mesh_probes_prune(struct mesh *mesh, struct error *error)
+{
+	if (probe_set_prune(mesh->probes, error) < 0)
+		return -1;
+	return mesh->aws ? aws_branch_eni_prune(mesh->aws, is_enrolled_address, mesh, error) : 0;
+}
+
+bool mesh_host_rules_stand(const struct mesh *mesh)
+{
+	return mesh->probes && probe_set_stands(mesh->probes);
+}
