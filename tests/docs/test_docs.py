@@ -1,4 +1,5 @@
 """What the documents say is there: links, files, functions, make targets, commands and their options."""
+import json
 import os
 import pathlib
 import re
@@ -98,3 +99,20 @@ def test_each_claim_of_the_threat_model_names_a_test():
         for name in named:
             assert (REPOSITORY / name.partition("::")[0]).is_file(), name
             assert name.startswith(("tests/fuzz/", "tests/unit/")) or "::" in name, name
+
+
+def test_the_plugins_keys_are_those_that_it_reads():
+    """docs/plugin.md: the example and the table have every key, with its default, and the plugin takes the example."""
+    text = (REPOSITORY / "docs/plugin.md").read_text()
+    example = json.loads(re.search(r"```json\n(.*?)```", text, re.S).group(1))
+    table = {name: default for key, default, _ in (row for row in rows(text) if len(row) == 3)
+             for name, default in zip(key.split(", "), default.split(", ") if ", " in key else [default])}
+    source = (REPOSITORY / "plugin/config.c").read_text()
+    read = set(re.findall(r'(?:json_get_\w+|read_choice)\(json, "(\w+)"', source))
+    assert {"enrollment", "runDir", "redirect"} < read
+    assert set(table) == read - {"cniVersion", "name", "type"} and set(example) == read
+    for key in set(table) - {"redirect", "logFile", "installerNamespace"}:
+        assert str(example[key]).replace("'", '"') == table[key], key
+    done = subprocess.run([INSTALLER.parent / "ambient-cni"], input=json.dumps(example), capture_output=True, text=True, check=False, env={
+        "CNI_COMMAND": "DEL", "CNI_CONTAINERID": "none", "CNI_IFNAME": "eth0", "CNI_PATH": "/"})
+    assert done.returncode == 0 and done.stdout == "", done.stdout
