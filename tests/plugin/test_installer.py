@@ -333,11 +333,20 @@ def test_del_when_the_agent_disagrees_or_is_silent(plugin, agent, pod):
                       lambda conversation: conversation.send_raw(b"nonsense")):
         agent.behaviours = []
         assert add(plugin, pod).status == 0
-        agent.behaviours = [behaviour]
+        agent.behaviours = [behaviour] * 4  # one whose connection is lost asks again
         answer = plugin.call("DEL", pod, args=POD, config={"timeoutSeconds": 1})
         assert answer.status == 0 and answer.stdout == "", answer
         assert "the node agent" in answer.stderr
         assert pod.state() == before
+
+
+def test_del_whose_connection_is_lost_is_told_to_the_successor(plugin, agent, pod):
+    before = pod.state()
+    add(plugin, pod)
+    agent.behaviours = [closes]
+    assert plugin.call("DEL", pod, args=POD).status == 0
+    assert [conversation.kind for conversation in agent.conversations] == ["add", "del", "del"]
+    assert pod.state() == before
 
 
 def test_del_while_the_agent_is_away(plugin, agent, pod):
