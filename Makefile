@@ -303,6 +303,8 @@ manifests: ## deploy/manifests from the chart
 test-package: deps ## image for both architectures, Helm's and kustomize's own commands; some minutes the first time
 	@tests/deps $(STATIC_PACKAGES) buildah qemu-user-static skopeo $(DOCKER_PACKAGES)
 	AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/package
+	@$(MAKE) -s CI=true static
+	AMBIENT_BUILD=$(abspath $(BUILD))/static /usr/bin/python3 -m pytest -q -p no:cacheprovider tests/security
 
 .PHONY: install
 install: all ## put the programs below DESTDIR/PREFIX

@@ -56,7 +56,7 @@ def test_flips_under_traffic(new_node):
         before = len(node.tunnel.events)
         pod.exit()
         assert not carried(node, before)
-    flow.end(least=FLIPS * 100)
+    flow.end(least=FLIPS * 30)
 
 
 def test_labelled_again_before_the_release_is_over(new_node):
@@ -123,7 +123,7 @@ def test_the_label_comes_while_no_tunnel_is_connected(new_node):
     # And while it is away again, nothing is taken back: its listeners stay in the pod.
     node.leave()
     pod.exit()
-    flow.end(least=100)
+    flow.end(least=30)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -232,7 +232,8 @@ def test_the_agent_is_killed_at_every_step_of_an_add(new_node, share):
         status, error = runtime.finish(process)
         if status != 0:
             assert error["code"] == 11, error
-            assert runtime.call("ADD", pod)[0] == 0
+            # As a runtime does: the tunnel may not be back yet.
+            eventually(lambda pod=pod: runtime.call("ADD", pod)[0] == 0, 20, what=node.log)
         pod.enter()
         runtime.delete(pod)
         eventually(pod.is_out)
