@@ -89,6 +89,7 @@ class Watcher:
 
     def __init__(self, resource, query):
         self.resource, self.query = resource, query
+        self.told = 0  # entries of the history
         self.order = None  # "end", "close", "reset", "truncate", "expire", "silence", or bytes to send as they are
 
 
@@ -320,6 +321,12 @@ class ApiServer:
     def events(self):
         with self.changed:
             return list(self.objects["events"].values())
+
+    def has_told(self):
+        """Every change has been sent to watches of pods and of namespaces that run."""
+        with self.changed:
+            return {"pods", "namespaces"} <= {watcher.resource for watcher in self.watchers
+                                              if watcher.told == len(self.history) and watcher.order != "silence"}
 
     # ---- Faults.
 
@@ -747,6 +754,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             if is_list:
                 self.bookmark(resource, metadata_only, version, {"k8s.io/initial-events-end": "true"})
+                watcher.told = at
             self.follow(watcher, resource, query, metadata_only, at, version)
         finally:
             with api.changed:
@@ -788,6 +796,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 version = entry_version
                 if plural == resource.plural and self.selects(query, value):
                     self.event(kind, self.partial(value) if metadata_only else value)
+            watcher.told = at
             if isinstance(order, bytes):
                 self.chunk(order)
             elif order == "expire":

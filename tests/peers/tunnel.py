@@ -32,6 +32,7 @@ import threading
 import time
 
 MARK = 0x539
+TRAFFIC_CLASS = 0xb8  # on every packet of the tunnel's sockets: a mark does not leave the namespace, this does
 SO_MARK, SO_ORIGINAL_DST = 36, 80
 IP_TRANSPARENT, IP_FREEBIND, IPV6_TRANSPARENT, IPV6_FREEBIND = 19, 15, 75, 78
 RECEIVE_MAX = 1024
@@ -124,6 +125,9 @@ def plain(address):
 def marked(family, kind=socket.SOCK_STREAM):
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TRAFFIC_CLASS)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, TRAFFIC_CLASS)
     return sock
 
 
@@ -209,6 +213,9 @@ class PodListeners:
         here = await asyncio.open_connection(sock=sock)
         try:
             await serve(here, source, original_destination(sock))
+        except asyncio.CancelledError:
+            here[1].transport.abort()
+            raise
         except OSError as error:
             self.tell("carry-failed", source=source, error=str(error))
         finally:
@@ -237,6 +244,9 @@ class PodListeners:
 
         try:
             await asyncio.gather(copy(here[0], there[1]), copy(there[0], here[1]))
+        except asyncio.CancelledError:
+            there[1].transport.abort()
+            raise
         finally:
             there[1].close()
 
@@ -290,10 +300,14 @@ class Workload:
             self.listeners.close()
             tasks = list(self.listeners.tasks)
             if tasks:  # the namespace is needed as long as something is carried
-                async def later():
-                    await asyncio.gather(*tasks, return_exceptions=True)
-                    os.close(self.netns)
-                self.listeners.loop.create_task(later())
+                left = set(tasks)
+
+                def ended(task):
+                    left.discard(task)
+                    if not left:
+                        os.close(self.netns)
+                for task in tasks:
+                    task.add_done_callback(ended)
                 return
         os.close(self.netns)
 

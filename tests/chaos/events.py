@@ -1,0 +1,315 @@
+"""What happens to the node, at random but by a seed: which event comes next hangs on the seed and on the model alone, never on what
+was seen, so that a run can be made again. Each event tells the judge what it is about to do, then does it."""
+import collections
+import random
+import signal
+import time
+
+from .world import MODE, Pod, World
+
+PODS = 7
+EDITS = {
+    "table flushed": "nft flush table inet ambient-cni",
+    "table deleted": "nft delete table inet ambient-cni",
+    "everything flushed": "nft flush ruleset",
+    "chain flushed": "nft flush chain inet ambient-cni output-redirect",
+    "rule inserted": "nft insert rule inet ambient-cni output-redirect accept",
+    "policy rule deleted": "ip rule del pref 32764",
+    "policy rule of IPv6 deleted": "ip -6 rule del pref 32764",
+    "route flushed": "ip route flush table 100",
+    "route of IPv6 flushed": "ip -6 route flush table 100",
+    "lo down and up": "ip link set lo down; ip link set lo up",
+}
+HOST_EDITS = ["flush set inet ambient-cni-host pods-ipv4", "flush set inet ambient-cni-host pods-ipv6",
+              "flush table inet ambient-cni-host", "delete table inet ambient-cni-host", "flush ruleset"]
+
+
+class Events:
+    def __init__(self, world: World, seed):
+        self.world, self.judge, self.random = world, world.judge, random.Random(seed)
+        self.history, self.counts = [], collections.Counter()
+        self.numbers = 0
+        self.freed = []       # addresses of sandboxes that are gone or about to go
+        self.ended = []       # pods whose object is still there
+
+    # Which.
+    def step(self):
+        world = self.world
+        choices = [self.pause] * 6 + [self.namespace_is_labelled] * 2 + [self.tunnel_reconnects, self.watches_have_trouble,
+                                                                         self.patches_fail, self.configuration_is_rewritten,
+                                                                         self.plugin_is_removed, self.state_is_corrupted,
+                                                                         self.host_is_edited]
+        if world.live:
+            choices += [self.pod_is_labelled] * 3 + [self.pod_is_edited] * 5 + [self.sandbox_is_made_anew]
+            if len(world.live) > 3:
+                choices += [self.pod_goes] * 2 + [self.pod_ends]
+        if self.ended:
+            choices += [self.ended_pod_goes] * 2
+        if len(world.live) < PODS:
+            choices += [self.pod_comes] * 5 + [self.pod_is_found]
+        choices += [self.agent_is_killed, self.agent_is_stopped, self.agent_is_replaced] if world.is_agent_up else [self.agent_starts] * 12
+        choices += [self.tunnel_is_killed, self.tunnel_stops] if world.is_tunnel_up else [self.tunnel_starts] * 8
+        choices += [self.api_server_dies] if world.is_api_up else [self.api_server_returns] * 8
+        event = self.random.choice(choices)
+        self.history.append(f"{time.strftime('%T')} {event.__name__}")
+        self.counts[event.__name__] += 1
+        detail = event()
+        if detail:
+            self.history[-1] += f": {detail}"
+
+    def pause(self):
+        seconds = self.random.uniform(0, 0.8)
+        time.sleep(seconds)
+        return f"{seconds:.2f} s"
+
+    # Labels.
+    def namespace_is_labelled(self):
+        world, name = self.world, self.random.choice(["shop", "office"])
+        with self.judge.lock:
+            self.judge.touch([record for record in world.current() if record.pod.namespace == name and record.pod.label is None])
+            world.was_flipped[name] = True
+            world.labelled[name] = not world.labelled[name]
+        world.label(name, **({MODE: "ambient"} if world.labelled[name] else {}))
+        return f"{name} {'in' if world.labelled[name] else 'out'}"
+
+    def pod_is_labelled(self):
+        pod, label = self.random.choice(self.world.live), self.random.choice(["ambient", "none", None])
+        with self.judge.lock:
+            self.judge.touch([pod.record])
+            pod.was_relabelled = True
+            pod.label = label
+        self.world.show(pod)
+        return f"{pod.key} {label}"
+
+    # Pods.
+    def new_pod(self):
+        self.numbers += 1
+        return Pod(self.numbers, self.random.choice(["shop", "office"]), self.random.choice([None, None, None, "ambient", "none"]))
+
+    def addresses(self):
+        """Of a sandbox whose DEL has ended: before that no IPAM would give them."""
+        if not self.freed or self.random.random() >= 0.4:
+            return None
+        pod, *addresses = self.freed.pop(0)
+        pod.thread.join()
+        return addresses
+
+    def pod_comes(self):
+        pod, addresses = self.new_pod(), self.addresses()
+        sandbox = self.world.make_sandbox(pod, addresses=addresses)
+        self.world.live.append(pod)
+        self.world.show(pod)
+        self.world.in_a_thread(pod, lambda: self.world.bring_up(pod, sandbox))
+        return f"{pod.key} {pod.label} {sandbox.interface} {sandbox.address}{' taken over' if addresses else ''}"
+
+    def pod_is_found(self):
+        """It runs already, and no ADD told of it."""
+        pod = self.new_pod()
+        sandbox = self.world.make_sandbox(pod, runs=True)
+        self.world.live.append(pod)
+        self.world.show(pod)
+        self.world.in_a_thread(pod, lambda: self.world.begin_traffic(pod, sandbox))
+        return f"{pod.key} {pod.label} {sandbox.interface} {sandbox.address}"
+
+    def pod_goes(self):
+        world, pod = self.world, self.random.choice(self.world.live)
+        is_first = self.random.random() < 0.5
+        with self.judge.lock:
+            self.judge.touch([pod.record])
+            pod.is_gone = True
+        world.live.remove(pod)
+        sandbox = pod.sandbox
+        self.freed.append((pod, sandbox.address, sandbox.address6))
+        if is_first:
+            sandbox.hide()
+
+        def end():
+            world.tear_down(pod, sandbox)
+            if not is_first:
+                sandbox.hide()
+        world.in_a_thread(pod, end)
+        if not is_first or self.random.random() < 0.5:
+            return f"{pod.key} {sandbox.interface}{', its object first' if is_first else ''}"
+        pod.thread.join()
+        return f"{pod.key} {sandbox.interface}, its object first, waited for"
+
+    def pod_ends(self):
+        """Its sandbox goes; its object stays, with the address in its status that the next pod may have."""
+        world, pod = self.world, self.random.choice(self.world.live)
+        with self.judge.lock:
+            self.judge.touch([pod.record])
+            pod.has_ended = True
+        world.live.remove(pod)
+        self.ended.append(pod)
+        sandbox = pod.sandbox
+        world.in_a_thread(pod, lambda: (world.show(pod), world.tear_down(pod, sandbox)))
+        pod.thread.join()
+        self.freed.insert(0, (pod, sandbox.address, sandbox.address6))
+        return f"{pod.key} {sandbox.interface}"
+
+    def ended_pod_goes(self):
+        pod = self.ended.pop(self.random.randrange(len(self.ended)))
+        pod.is_gone = True
+        pod.sandbox.hide()
+        return pod.key
+
+    def sandbox_is_made_anew(self):
+        world, pod = self.world, self.random.choice(self.world.live)
+        is_late = self.random.random() < 0.5
+        old = pod.sandbox
+        with self.judge.lock:
+            self.judge.touch([pod.record])
+        new = world.make_sandbox(pod)
+
+        def change():
+            if is_late:
+                world.end_processes(pod, old)
+                world.bring_up(pod, new)
+                world.tear_down(pod, old)
+            else:
+                world.tear_down(pod, old)
+                world.bring_up(pod, new)
+        world.in_a_thread(pod, change)
+        return f"{pod.key} {old.interface} {new.interface}{', DEL of the old one late' if is_late else ''}"
+
+    # Force.
+    def pod_is_edited(self):
+        pod, name = self.random.choice(self.world.live), self.random.choice(list(EDITS))
+        self.judge.touch([pod.record], cause="edited", changes=False)
+        pod.sandbox.netns.run("sh", "-c", EDITS[name], check=False)
+        self.counts[f"edit: {name}"] += 1
+        return f"{pod.key} {pod.sandbox.interface} {name}"
+
+    def host_is_edited(self):
+        edit = self.random.choice(HOST_EDITS)
+        self.judge.touch(self.world.current(), cause="edited", changes=False)
+        self.world.host.run("nft", *edit.split(), check=False)
+        self.counts["edit of the host"] += 1
+        return edit
+
+    def configuration_is_rewritten(self):
+        world = self.world
+        world.conflist_number += 1
+        how = self.random.choice(["renamed", "in place", "removed and written"])
+        if how == "removed and written":
+            (world.conf_dir / "10-podnet.conflist").unlink()
+            time.sleep(0.05)
+        world.write_conflist(in_place=how == "in place")
+        return how
+
+    def plugin_is_removed(self):
+        path = self.world.bin_dir / "ambient-cni"
+        if self.random.random() < 0.5:
+            path.unlink(missing_ok=True)
+            return "removed"
+        (self.world.bin_dir / ".new").write_text("another program")
+        (self.world.bin_dir / ".new").rename(path)
+        return "replaced by something else"
+
+    def state_is_corrupted(self):
+        name = self.random.choice(["enrolled.json", "outside.json", "attachments"])
+        content = self.random.choice(["", "{", "[]", '{"version":1}', "\0\0\0", None])
+        paths = [self.world.run_dir / name]
+        if name == "attachments":
+            paths = sorted(paths[0].glob("*.json"))[:2] if paths[0].exists() else []
+        for path in paths:
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif path.exists():
+                path.write_text(content)
+        return f"{name} {content!r}"
+
+    # The agent.
+    def world_changes(self):
+        self.world.touched = time.time()
+
+    def agent_is_killed(self):
+        self.world_changes()
+        self.world.is_agent_up = False
+        self.world.kill()
+
+    def agent_is_stopped(self):
+        self.world_changes()
+        self.world.is_agent_up = False
+        is_new = "starts on node" not in self.world.log()[self.world.log_begins:]
+        self.world.stop(status=-signal.SIGTERM if is_new else 0)
+
+    def agent_starts(self):
+        self.world.start(wait=False)
+        self.world.is_agent_up = True
+        self.world_changes()
+
+    def agent_is_replaced(self):
+        """An upgrade that surges."""
+        self.world_changes()
+        before = self.world.agent
+        self.world.start(wait=False)
+        seconds = self.random.uniform(0.1, 1)
+        time.sleep(seconds)
+        before.terminate()
+        status = before.wait(30)
+        assert status == 0, f"the predecessor ended with {status}"
+        self.world_changes()
+        return f"{seconds:.2f} s"
+
+    # The tunnel.
+    def tunnel_reconnects(self):
+        if self.world.is_tunnel_up:
+            self.world_changes()
+            self.world.tunnel.disconnect()
+
+    def tunnel_is_killed(self):
+        """And comes back at once, knowing nothing."""
+        self.world_changes()
+        self.judge.touch(self.world.current(), cause="tunnel", changes=False)
+        self.world.tunnel.kill()
+
+    def tunnel_stops(self):
+        self.world_changes()
+        self.judge.touch(self.world.current(), cause="tunnel", changes=False)
+        self.world.is_tunnel_up = False
+        self.world.tunnel.stop()
+
+    def tunnel_starts(self):
+        self.world.connect()
+        self.world.is_tunnel_up = True
+        self.world_changes()
+
+    # The API server.
+    def api_server_dies(self):
+        self.world_changes()
+        self.world.is_api_up = False
+        self.world.stop_api()
+
+    def api_server_returns(self):
+        if self.random.random() < 0.5:
+            self.world.api.compact()
+        self.world.start_api()
+        self.world.is_api_up = True
+        self.world_changes()
+
+    def watches_have_trouble(self):
+        order = self.random.choice(["end", "close", "reset", "truncate", "expire", "cut", "compact"])
+        self.world_changes()
+        if order == "cut":
+            self.world.api.cut_connections()
+        elif order == "compact":
+            self.world.api.compact()
+        else:
+            self.world.api.order_watchers(order)
+        return order
+
+    def patches_fail(self):
+        status = self.random.choice([500, 429, 409, 0])
+        self.world.api.fail("PATCH", status, times=self.random.randrange(1, 4))
+        return status
+
+    # All is well again.
+    def heal(self):
+        if not self.world.is_api_up:
+            self.api_server_returns()
+        if not self.world.is_agent_up:
+            self.agent_starts()
+        if not self.world.is_tunnel_up:
+            self.tunnel_starts()
+        self.world_changes()

@@ -1,0 +1,194 @@
+"""What the applications of the node's pods say to each other, as a program of its own so that nothing else holds it up: every pod
+serves, and all the time connections are opened between pods, in both families, and from the node itself (a kubelet's probes).
+
+Commands on standard input, JSON lines:
+
+    {"pod": KEY, "netns": PATH, "addresses": [...], "serves": true}     it talks from now on
+    {"gone": KEY}                          its sockets are closed, and connections with it end without a word
+    {"lasting": KEY, "to": KEY}            a connection that stays; answered by {"lasting": true} when it talks
+    {"stop": true}
+
+Answers on standard output, JSON lines: {"ready": KEY} for a pod, {"gone": KEY}, {"failed": ...} for each connection that could
+not be opened or that broke, and {"totals": ...} at the end. Times are the wall clock's, as a packet's are."""
+import asyncio
+import ctypes
+import errno
+import json
+import os
+import random
+import socket
+import sys
+import time
+
+PORT = 7000
+PATIENCE = 8
+SHORT_EVERY, LONG_EVERY = 0.12, 1.2  # seconds, for each pod
+LIFE = 4                             # of a long one, at most
+PING_EVERY = 0.15
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+
+
+class Pod:
+    def __init__(self, key, netns, addresses, serves):
+        self.key, self.addresses, self.serves = key, addresses, serves
+        self.netns = os.open(netns, os.O_RDONLY)
+        self.server, self.tasks, self.accepted = None, set(), set()
+
+    def socket(self, family):
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            assert libc.setns(self.netns, 0x40000000) == 0
+            return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        finally:
+            assert libc.setns(home, 0x40000000) == 0
+            os.close(home)
+
+    async def serve(self):
+        sock = self.socket(socket.AF_INET6)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", PORT))
+        sock.listen(1024)
+
+        async def echo(reader, writer):
+            self.accepted.add(writer)
+            try:
+                while data := await reader.read(4096):
+                    writer.write(data)
+                    await writer.drain()
+            except OSError:
+                pass
+            finally:
+                self.accepted.discard(writer)
+                writer.close()
+        self.server = await asyncio.start_server(echo, sock=sock)
+
+
+class Traffic:
+    def __init__(self):
+        self.pods, self.random = {}, random.Random(1)
+        self.totals = {"short": 0, "long": 0, "lasting": 0, "probe": 0, "answers": 0, "failed": 0}
+
+    def begin(self, pod, routine):
+        """A task that belongs to a pod: it is cancelled when the pod goes."""
+        task = asyncio.create_task(routine)
+        pod.tasks.add(task)
+        task.add_done_callback(pod.tasks.discard)
+        return task
+
+    @staticmethod
+    async def connect(sock, address, report):
+        problem = sock.connect_ex((address, PORT))
+        report["source"] = sock.getsockname()[:2]
+        if problem == errno.EINPROGRESS:
+            loop, done = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_writer(sock, done.set)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await done.wait()
+            finally:
+                loop.remove_writer(sock)
+            problem = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+
+    async def talk(self, pod, other, kind, life, told=None):
+        """One connection: opened, asked at least once, and as long as it lives."""
+        address = self.random.choice(other.addresses)
+        report = {"kind": kind, "from": pod.key, "to": other.key, "address": address, "opened": time.time(), "last": None,
+                  "source": None, "step": "connect"}
+        self.totals[kind] += 1
+        sock = pod.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        writer = None
+        try:
+            await self.connect(sock, address, report)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            while True:
+                report["step"] = "talk"
+                async with asyncio.timeout(PATIENCE):
+                    writer.write(b"question")
+                    if await reader.readexactly(8) != b"question":
+                        raise ConnectionError("another answer")
+                report["last"] = time.time()
+                self.totals["answers"] += 1
+                if told:
+                    told()
+                    told = None
+                if life is not None and time.time() - report["opened"] >= life:
+                    break
+                await asyncio.sleep(PING_EVERY)
+        except asyncio.CancelledError:
+            if writer:
+                writer.transport.abort()
+            raise
+        except (OSError, EOFError, asyncio.TimeoutError) as error:
+            if self.pods.get(pod.key) is pod and self.pods.get(other.key) is other:
+                self.totals["failed"] += 1
+                say(failed={**report, "at": time.time(), "error": repr(error)})
+        finally:
+            if writer:
+                writer.close()
+            else:
+                sock.close()
+
+    async def open_always(self, pod, every, kind):
+        while True:
+            await asyncio.sleep(every * self.random.uniform(0.5, 1.5))
+            others = [other for other in self.pods.values() if other is not pod and other.serves]
+            if others:
+                other = self.random.choice(others)
+                life = self.random.uniform(0.3, LIFE) if kind == "long" else 0
+                task = self.begin(pod, self.talk(pod, other, kind, life))
+                other.tasks.add(task)
+                task.add_done_callback(other.tasks.discard)
+
+    async def add(self, key, netns, addresses, serves):
+        assert key not in self.pods
+        pod = Pod(key, netns, addresses, serves)
+        if serves:
+            await pod.serve()
+            self.begin(pod, self.open_always(pod, LONG_EVERY, "long"))
+        self.pods[key] = pod
+        self.begin(pod, self.open_always(pod, SHORT_EVERY, "short" if serves else "probe"))
+        say(ready=key)
+
+    async def remove(self, key):
+        pod = self.pods.pop(key)
+        if pod.server:
+            pod.server.close()
+        for task in list(pod.tasks):
+            task.cancel()
+        for writer in list(pod.accepted):
+            writer.transport.abort()
+        os.close(pod.netns)
+        await asyncio.sleep(0)
+        say(gone=key)
+
+    def last(self, key, other):
+        pod, other = self.pods[key], self.pods[other]
+        task = self.begin(pod, self.talk(pod, other, "lasting", None, lambda: say(lasting=True)))
+        other.tasks.add(task)
+        task.add_done_callback(other.tasks.discard)
+
+    async def run(self):
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        while line := await reader.readline():
+            command = json.loads(line)
+            if "pod" in command:
+                await self.add(command["pod"], command["netns"], command["addresses"], command["serves"])
+            elif "gone" in command:
+                await self.remove(command["gone"])
+            elif "lasting" in command:
+                self.last(command["lasting"], command["to"])
+            else:
+                break
+        say(totals=self.totals)
+
+
+if __name__ == "__main__":
+    asyncio.run(Traffic().run())

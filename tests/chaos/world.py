@@ -1,0 +1,391 @@
+"""The node that the events happen to: the agent on the API server's double, the plugin called as a runtime calls it (by the
+conflist that stands in the configuration directory), pods that come by ADD and go by DEL, a tunnel that carries, and traffic."""
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+from agent.cluster import ClusterNode, ClusterPod
+from agent.cni import Runtime
+from agent.node import BUILD, die_with_parent, eventually
+from peers.tunnel import Tunnel
+
+from .model import Record
+
+HERE = pathlib.Path(__file__).resolve().parent
+MODE = "istio.io/dataplane-mode"
+DRAIN = 20
+CONFLIST = "10-podnet.conflist"
+
+
+class CarryingTunnel(Tunnel):
+    """One whose end ends what it carries, as a process's end does."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.made = []  # (identity of the network namespace, listeners)
+
+    def make_listeners(self, workload):
+        listeners = super().make_listeners(workload)
+        self.made = [(identity, known) for identity, known in self.made if known.sockets or known.tasks]
+        self.made.append((workload.identity, listeners))
+        return listeners
+
+    def _cut(self, identity=None):
+        for known, listeners in self.made:
+            if identity in (None, known):
+                for task in list(listeners.tasks):
+                    task.cancel()
+
+    def kill(self):
+        self._call(self._cut)
+        super().kill()
+
+    def cut(self, identity):
+        """A pod's processes are gone, and its network: nothing is carried there any more."""
+        if self._thread.is_alive():
+            self._call(self._cut, identity)
+
+
+class Sandbox(ClusterPod):
+    """One network namespace of a pod. Its processes are seen only when it runs."""
+
+    def __init__(self, node, number, runs=False, **options):
+        super().__init__(node, number, starts=not runs, **options)
+        self.folder = node.proc / str(self.holder.pid)
+        if not runs:
+            self.folder.rename(node.folder / f"not-yet-{number}")
+        self.interface = f"veth{number}"
+        self.is_closed = self.talks = False
+        self.container = None
+        # A connection that was closed while its other end went away would keep the namespace for minutes.
+        self.netns.sysctl("net.ipv4.tcp_orphan_retries", 1)
+        self.netns.sysctl("net.ipv4.tcp_fin_timeout", 1)
+
+    def take(self, address, address6):
+        """The addresses of a sandbox that is gone, with the same link address: neighbours have it in their tables."""
+        old, old6 = self.address, self.address6
+        self.address, self.address6 = address, address6
+        self.netns.ip(f"addr del {old}/16 dev eth0\naddr del {old6}/64 dev eth0\naddr add {address}/16 dev eth0\n"
+                      f"addr add {address6}/64 dev eth0 nodad\nroute replace default via 10.91.0.1\n")
+
+    def settle_link(self):
+        last = [int(part) for part in self.address.split(".")]
+        self.netns.run("ip", "-6", "route", "add", "default", "via", "fd91::1")
+        self.netns.ip(f"link set eth0 address 02:00:{last[0]:02x}:{last[1]:02x}:{last[2]:02x}:{last[3]:02x}\n")
+
+    def run(self):
+        if self.starts:
+            (self.node.folder / f"not-yet-{self.number}").rename(self.folder)
+            self.starts = False
+
+    def identity(self):
+        with self.netns:
+            status = pathlib.Path("/proc/thread-self/ns/net").stat()
+        return status.st_dev, status.st_ino
+
+    def look(self, is_wanted):
+        """None: it is what it must be, in the kernel, on the host and in the tunnel; else what is not."""
+        traces = self.netns.run("sh", "-c", "nft list table inet ambient-cni; ip rule list pref 32764; ip -6 rule list pref 32764;"
+                                "ip route show table 100; ip -6 route show table 100", check=False)
+        probes = self.node.probes() & {self.address, self.address6}
+        workload = self.node.tunnel.workloads.get(self.uid) if self.node.tunnel else None
+        if not is_wanted:
+            if traces:
+                return f"traces in a pod outside: {traces[:300]}"
+            return "probed, though outside" if probes else "the tunnel has it, though it is outside" if workload else None
+        if "redirect to :15001" not in traces or "redirect to :15006" not in traces:
+            return f"no redirects: {traces[:300]}"
+        if traces.count("lookup 100") != 2 or traces.count("local default") != 2:
+            return f"routing: {traces[-500:]}"
+        if len(probes) != 2:
+            return "not probed"
+        if not workload or workload.identity != self.netns_identity:
+            return "the tunnel does not have it"
+        return None
+
+
+class Pod:
+    """A pod of the model: what the cluster knows of it, and its sandbox of now."""
+
+    def __init__(self, number, namespace, label):
+        self.name, self.namespace, self.label = f"pod-{number}", namespace, label
+        self.uid = f"00000000-0000-4000-8000-{number:012d}"
+        self.key = f"{namespace}/{self.name}"
+        self.sandbox = self.record = self.thread = None
+        self.has_ended = self.is_gone = False
+        self.attempts, self.containers = 0, []
+        self.was_relabelled = False
+
+
+class World(ClusterNode):
+    pod_class = Sandbox
+
+    def __init__(self, folder, judge):
+        self.judge = judge
+        self.conf_dir, self.bin_dir = pathlib.Path(folder) / "net.d", pathlib.Path(folder) / "bin"
+        self.conf_dir.mkdir()
+        self.bin_dir.mkdir()
+        self.conflist_number = 0
+        self.tunnels = []
+        self.live = []             # pods of the model
+        self.labelled = {"shop": False, "office": False}
+        self.was_flipped = {"shop": False, "office": False}  # since the node was at rest
+        self.is_agent_up = self.is_api_up = self.is_tunnel_up = True
+        self.threads, self.gone = [], []
+        self.touched = time.time()
+        self.totals = None
+        self.write_conflist()
+        super().__init__(folder, drain=DRAIN, listeners=True, settings=[
+            "host.install=true", f"host.binDir={self.bin_dir}", f"host.confDir={self.conf_dir}", f"host.binSource={BUILD}",
+            "log.level=info"])
+        self.label("office")
+        self.runtime = Runtime(self)
+        self.traffic = subprocess.Popen([sys.executable, str(HERE / "traffic.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, preexec_fn=die_with_parent)
+        self.traffic_lock = threading.Lock()
+        self.answers = collections.Counter()
+        self.reader = threading.Thread(target=self.read_traffic, daemon=True)
+        self.reader.start()
+        self.tell_traffic(pod="host", netns=self.host.path, addresses=[], serves=False)
+
+    # The tunnel.
+    def connect(self):
+        self.tunnel = CarryingTunnel(self.tunnel_path, listeners=True, on_event=self.judge.tunnel_event).start()
+        self.tunnels.append(self.tunnel)
+
+    # Traffic.
+    def tell_traffic(self, **command):
+        with self.traffic_lock:
+            self.traffic.stdin.write(json.dumps(command) + "\n")
+            self.traffic.stdin.flush()
+
+    def read_traffic(self):
+        for line in self.traffic.stdout:
+            answer = json.loads(line)
+            if "failed" in answer:
+                self.judge.connection_failed(answer["failed"])
+            elif "totals" in answer:
+                self.totals = answer["totals"]
+            else:
+                kind, = answer
+                self.answers[(kind, answer[kind])] += 1
+
+    def ask_traffic(self, answer, **command):
+        before = self.answers[answer]
+        self.tell_traffic(**command)
+        eventually(lambda: self.answers[answer] > before, 20, what=f"the traffic program did not answer {command}")
+
+    # The primary network's configuration.
+    def conflist(self):
+        return {"cniVersion": "1.0.0", "name": "podnet", "number": self.conflist_number, "plugins": [
+            {"type": "bridge", "bridge": "cni0", "ipam": {"type": "host-local", "big": 9007199254740991}},
+            {"type": "portmap", "capabilities": {"portMappings": True}}]}
+
+    def write_conflist(self, in_place=False):
+        path = self.conf_dir / CONFLIST
+        if in_place:
+            path.write_text(json.dumps(self.conflist()))
+        else:
+            temporary = self.conf_dir / ".podnet.tmp"
+            temporary.write_text(json.dumps(self.conflist()))
+            temporary.rename(path)
+
+    def our_entry(self):
+        """What the runtime finds of us in the chain; None: nothing, or no program to run."""
+        try:
+            found = json.loads((self.conf_dir / CONFLIST).read_text())
+            entry, = [plugin for plugin in found["plugins"] if plugin["type"] == "ambient-cni"]
+            return {**entry, "name": found["name"], "cniVersion": found["cniVersion"]}
+        except (OSError, ValueError):
+            return None
+
+    def has_binary(self):
+        try:
+            return (self.bin_dir / "ambient-cni").read_bytes() == (BUILD / "ambient-cni").read_bytes()
+        except OSError:
+            return False
+
+    # Pods.
+    def belongs(self, pod):
+        if pod.has_ended or pod.is_gone:
+            return False
+        return pod.label == "ambient" or (pod.label is None and self.labelled[pod.namespace])
+
+    def make_sandbox(self, pod, runs=False, addresses=None):
+        sandbox = self.pod(show=False, runs=runs, name=pod.name, namespace=pod.namespace)
+        sandbox.uid = pod.uid
+        if not runs:
+            cgroup = self.folder / f"not-yet-{sandbox.number}" / "cgroup"
+        else:
+            cgroup = sandbox.folder / "cgroup"
+        cgroup.write_text(f"0::/kubepods/besteffort/pod{pod.uid}/{sandbox.number:064x}\n")
+        if addresses:
+            sandbox.take(*addresses)
+        sandbox.settle_link()
+        sandbox.netns_identity = sandbox.identity()
+        sandbox.labels = {} if pod.label is None else {MODE: pod.label}
+        record = Record(f"{pod.key} ({sandbox.interface})", lambda: self.belongs(pod))
+        record.sandbox, record.pod = sandbox, pod
+        if not self.is_tunnel_up:
+            record.begin("tunnel")
+        with self.judge.lock:
+            self.judge.records[sandbox.interface] = record
+            pod.sandbox, pod.record = sandbox, record
+        return sandbox
+
+    def show(self, pod):
+        if pod.is_gone:
+            return
+        pod.sandbox.labels = {} if pod.label is None else {MODE: pod.label}
+        pod.sandbox.status = {"phase": "Succeeded"} if pod.has_ended else {}
+        pod.sandbox.show()
+
+    def in_a_thread(self, pod, routine):
+        """The kubelet's worker for one pod: one thing after the other."""
+        before = pod.thread
+
+        def work():
+            if before:
+                before.join()
+            try:
+                routine()
+            except BaseException as error:
+                self.judge.violation(f"{pod.key}: {error!r}")
+                raise
+        pod.thread = threading.Thread(target=work)
+        self.threads.append(pod.thread)
+        pod.thread.start()
+
+    def bring_up(self, pod, sandbox):
+        """ADD until it succeeds, then the pod's processes run. A chain that does not name us starts it without."""
+        is_strict = False
+        while not pod.is_gone and not pod.has_ended and pod.sandbox is sandbox:
+            entry = self.our_entry()
+            if entry is None:
+                break
+            if self.has_binary():
+                pod.attempts += 1
+                sandbox.container = f"sandbox-{sandbox.number}-{pod.attempts}"
+                pod.containers.append(sandbox.container)
+                is_strict = not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.label != "ambient"
+                generation = pod.record.generation
+                status, answer = self.runtime.call("ADD", sandbox, container=sandbox.container, config=entry)
+                if status == 0:
+                    is_strict = is_strict and generation == pod.record.generation
+                    break
+                if not isinstance(answer, dict) or answer.get("code") != 11:
+                    self.judge.counts["ADDs with another error"] += 1
+                    if self.judge.counts["ADDs with another error"] > 20:
+                        raise AssertionError(f"{sandbox.interface} {sandbox.is_closed} {sandbox.holder.poll()} {answer}")
+                self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)
+            time.sleep(0.2)
+        else:
+            return
+        sandbox.run()
+        with self.judge.lock:
+            if is_strict and not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.record.state == "changing" and \
+                    generation == pod.record.generation:
+                # The contract: when ADD returns, everything is there.
+                pod.record.becomes("in" if self.belongs(pod) else "out")
+                self.judge.counts["pods that were right when ADD returned"] += 1
+            if not pod.is_gone and pod.sandbox is sandbox:
+                self.judge.pods[pod.key] = pod.record
+        self.begin_traffic(pod, sandbox)
+        self.show(pod)
+
+    def begin_traffic(self, pod, sandbox):
+        with self.judge.lock:
+            self.judge.pods[pod.key] = pod.record
+        self.ask_traffic(("ready", pod.key), pod=pod.key, netns=sandbox.netns.path, addresses=[sandbox.address, sandbox.address6],
+                         serves=True)
+        sandbox.talks = True
+
+    def end_processes(self, pod, sandbox):
+        if sandbox.talks:
+            sandbox.talks = False
+            self.ask_traffic(("gone", pod.key), gone=pod.key)
+        for folder in (sandbox.folder, self.folder / f"not-yet-{sandbox.number}"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for tunnel in self.tunnels:
+            tunnel.cut(sandbox.netns_identity)
+
+    def tear_down(self, pod, sandbox):
+        """The pod's processes end, then DEL, then its network namespace."""
+        self.end_processes(pod, sandbox)
+        entry = self.our_entry()
+        if entry and self.has_binary() and sandbox.container:
+            status, answer = self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)
+            if status != 0:
+                self.judge.violation(f"DEL of {pod.key} failed: {answer}")
+        self.close_sandbox(sandbox)
+
+    def close_sandbox(self, sandbox):
+        record = self.judge.records.get(sandbox.interface)
+        with record.look_lock, self.judge.lock:
+            sandbox.is_closed = True
+            self.judge.records.pop(sandbox.interface)
+            self.pods_made.remove(sandbox)
+        sandbox.close()
+        self.gone.append(sandbox)
+
+    def holders(self, sandbox):
+        """Who holds the network namespace of a sandbox that is gone: processes and their descriptors. (A socket that was made in it
+        holds it too, and shows nothing.)"""
+        inode, found = str(sandbox.netns_identity[1]), []
+        for process in (os.getpid(), self.traffic.pid, self.agent.pid):
+            for path in pathlib.Path(f"/proc/{process}").glob("task/*/ns/net"):
+                if inode in os.readlink(path):
+                    found.append(str(path))
+            for path in pathlib.Path(f"/proc/{process}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if inode in os.readlink(path):
+                        found.append(str(path))
+        return found
+
+    def join_threads(self):
+        for thread in self.threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a pod's ADD or DEL does not end"
+        self.threads = []
+
+    # Looking.
+    def current(self):
+        with self.judge.lock:
+            return [pod.record for pod in self.live if pod.record and not pod.sandbox.is_closed]
+
+    def watch(self, record):
+        """Settles a record when it is right, and has been for a moment, and the agent knows everything that happened."""
+        if not (self.is_agent_up and self.is_api_up and self.api.has_told()):
+            record.right = None
+            return
+        if time.time() - max(record.touched, self.touched) < 0.4:
+            return
+        generation = record.generation
+        wanted = record.wanted()
+        with record.look_lock:
+            if record.sandbox.is_closed or record.sandbox.starts:
+                return
+            record.missing = record.sandbox.look(wanted)
+        with self.judge.lock:
+            if record.missing or generation != record.generation or record.wanted() != wanted:
+                record.right = None
+            elif record.right and record.right[0] == (generation, wanted):
+                if time.time() - record.right[1] > 0.3:
+                    self.judge.settle(record, "in" if wanted else "out")
+                    record.right = None
+            else:
+                record.right = (generation, wanted), time.time()
+
+    def close(self):
+        self.traffic.kill()
+        self.traffic.wait()
+        for thread in self.threads:
+            thread.join(30)
+        super().close()
