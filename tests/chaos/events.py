@@ -183,6 +183,7 @@ class Events:
     def host_is_edited(self):
         edit = self.random.choice(HOST_EDITS)
         self.judge.touch(self.world.current(), cause="edited", changes=False)
+        self.judge.host_edited = time.time()
         self.world.host.run("nft", *edit.split(), check=False)
         self.counts["edit of the host"] += 1
         return edit

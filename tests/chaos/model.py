@@ -17,6 +17,8 @@ import time
 
 from .wire import RST
 
+# The host's conntrack keeps translations of connections that were under way when the rules were taken away, beyond their repair.
+HOST_REMEMBERS = 150
 PROBES = {"169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
 
 
@@ -71,6 +73,7 @@ class Judge:
         self.carried = set()   # (address, port) of who opened a connection that a tunnel took
         self.violations = []
         self.counts = collections.Counter()
+        self.host_edited = 0.0  # when the host's rules were taken away last
         self.recent = collections.deque(maxlen=30000)  # packets
         self.failed = []       # reports of connections, until they are judged
 
@@ -148,6 +151,9 @@ class Judge:
                     if record.has_cause(("edited", "tunnel"), since, until) and record.states_between(since, until) != {"out"}:
                         self.counts["connections that broke with a cause"] += 1
                         return
+            if report["kind"] == "probe" and until - self.host_edited < HOST_REMEMBERS:
+                self.counts["probes that failed after an edit of the host"] += 1
+                return
             states = {record.name: sorted(record.states_between(since, until)) for record in ends}
             self.violation(f"a connection {'could not be opened' if report['last'] is None else 'broke'} without a cause: {report}, "
                            f"carried {is_carried}, states meanwhile {states}, causes {[record.causes[-2:] for record in ends]}, packets {self.packets_of(report['source'])}")
