@@ -98,7 +98,8 @@ class Chaos:
         if world.enrolled() != set(inside):
             found.append(f"remembered are {sorted(world.enrolled())}, must be {sorted(inside)}")
         # That of a sandbox that went without a DEL, since the chain lacked us then, goes with its pod.
-        containers = {f"{container}:eth0.json" for pod in alive.values() for container in pod.containers}
+        containers = {f"{container}:eth0.json" for pod in [*world.live, *self.events.ended]
+                      for container in pod.containers}
         left = {path.name for path in (world.run_dir / "attachments").glob("*.json")} - containers
         if left:
             found.append(f"attachments of nobody: {sorted(left)}")
