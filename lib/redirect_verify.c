@@ -5,7 +5,8 @@
  * every attribute that we set is compared with the same attribute of the dump. nft writes an interval set with a leading end at
  * zero; that element says nothing and is passed over.
  *
- * The first difference is told in words, with the rule as nft would write it. Other tables are not looked at. */
+ * The first difference is told in words, with the rule as nft would write it (redirect_diff.c shows all of them). Other tables
+ * are not looked at. */
 #include "ambient/redirect.h"
 
 #include <errno.h>
@@ -24,152 +25,8 @@
 #include "ambient/nft_rule.h"
 #include "ambient/route.h"
 #include "redirect_compile.h"
+#include "redirect_dump.h"
 #include "redirect_session.h"
-
-/* The dump of one table; the lists own their objects. */
-struct dump {
-	bool has_table, is_dormant;
-	struct nftnl_chain **chains;
-	size_t chains_count;
-	struct nftnl_rule **rules;
-	size_t rules_count;
-	struct nftnl_set **sets;
-	size_t sets_count;
-};
-
-static void dump_clear(struct dump *dump)
-{
-	for (size_t i = 0; i < dump->chains_count; i++)
-		nftnl_chain_free(dump->chains[i]);
-	for (size_t i = 0; i < dump->rules_count; i++)
-		nftnl_rule_free(dump->rules[i]);
-	for (size_t i = 0; i < dump->sets_count; i++)
-		nftnl_set_free(dump->sets[i]);
-	free(dump->chains);
-	free(dump->rules);
-	free(dump->sets);
-	*dump = (struct dump){ 0 };
-}
-
-static void dump_restart(void *data)
-{
-	dump_clear(data);
-}
-
-/* Appends `object` to a list; frees it where there is no room. */
-#define APPEND(list, count, object, free_object)                                                                               \
-	({                                                                                                                     \
-		void *grown_ = reallocarray((list), (count) + 1, sizeof *(list));                                              \
-		if (grown_) {                                                                                                  \
-			(list) = grown_;                                                                                       \
-			(list)[(count)++] = (object);                                                                          \
-		} else {                                                                                                       \
-			free_object(object);                                                                                   \
-			errno = ENOMEM;                                                                                        \
-		}                                                                                                              \
-		grown_ ? MNL_CB_OK : MNL_CB_ERROR;                                                                             \
-	})
-
-static int dump_table(const struct nlmsghdr *header, void *data)
-{
-	struct dump *dump = data;
-	struct nftnl_table *table = nftnl_table_alloc();
-	/* What can't be read for want of memory must not pass for what is not there. libnftnl frees no NULL. */
-	bool is_read = table && nftnl_table_nlmsg_parse(header, table) == 0;
-	if (is_read && strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0) {
-		dump->has_table = true;
-		dump->is_dormant = nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS) & NFT_TABLE_F_DORMANT;
-	}
-	if (table)
-		nftnl_table_free(table);
-	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
-}
-
-static int dump_chain(const struct nlmsghdr *header, void *data)
-{
-	struct dump *dump = data;
-	struct nftnl_chain *chain = nftnl_chain_alloc();
-	bool is_read = chain && nftnl_chain_nlmsg_parse(header, chain) == 0;
-	if (!is_read || strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) != 0) {
-		if (chain)
-			nftnl_chain_free(chain);
-		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
-	}
-	return APPEND(dump->chains, dump->chains_count, chain, nftnl_chain_free);
-}
-
-/* A rule with an expression that libnftnl does not know: of all that was read only its place is kept, so that it equals none
- * of ours. NULL: no memory. */
-static struct nftnl_rule *keep_place(struct nftnl_rule *partial)
-{
-	struct nftnl_rule *place = nftnl_rule_alloc();
-	if (place && (nftnl_rule_set_str(place, NFTNL_RULE_TABLE, nftnl_rule_get_str(partial, NFTNL_RULE_TABLE)) < 0 ||
-		      nftnl_rule_set_str(place, NFTNL_RULE_CHAIN, nftnl_rule_get_str(partial, NFTNL_RULE_CHAIN)) < 0)) {
-		nftnl_rule_free(place);
-		place = NULL;
-	}
-	nftnl_rule_free(partial);
-	return place;
-}
-
-static int dump_rule(const struct nlmsghdr *header, void *data)
-{
-	struct dump *dump = data;
-	struct nftnl_rule *rule = nftnl_rule_alloc();
-	errno = 0;
-	bool is_read = rule && nftnl_rule_nlmsg_parse(header, rule) == 0;
-	/* libnftnl reads a rule's place before its expressions. */
-	if (!rule || errno == ENOMEM || !nftnl_rule_is_set(rule, NFTNL_RULE_TABLE) ||
-	    !nftnl_rule_is_set(rule, NFTNL_RULE_CHAIN)) {
-		if (rule)
-			nftnl_rule_free(rule);
-		errno = errno ? errno : ENOMEM;
-		return MNL_CB_ERROR;
-	}
-	/* A kernel that can't limit the dump to a table gives them all. */
-	if (strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) != 0) {
-		nftnl_rule_free(rule);
-		return MNL_CB_OK;
-	}
-	if (!is_read && !(rule = keep_place(rule)))
-		return MNL_CB_ERROR;
-	return APPEND(dump->rules, dump->rules_count, rule, nftnl_rule_free);
-}
-
-static int dump_set(const struct nlmsghdr *header, void *data)
-{
-	struct dump *dump = data;
-	struct nftnl_set *set = nftnl_set_alloc();
-	bool is_read = set && nftnl_set_nlmsg_parse(header, set) == 0;
-	if (!is_read || strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
-		if (set)
-			nftnl_set_free(set);
-		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
-	}
-	return APPEND(dump->sets, dump->sets_count, set, nftnl_set_free);
-}
-
-static int read_dump(struct redirect_session *session, struct error *error, struct dump *dump)
-{
-	/* A restart begins all lists anew, so each kind is dumped into an empty dump and moved. */
-	struct dump chains = { 0 }, rules = { 0 }, sets = { 0 };
-	int result = -1;
-	if (nft_dump(session->nft, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, dump_table, dump_restart, dump, error) == 0 &&
-	    (!dump->has_table || (nft_dump(session->nft, NFT_MSG_GETCHAIN, NFPROTO_INET, NULL, NULL, dump_chain, dump_restart,
-					   &chains, error) == 0 &&
-				  nft_dump(session->nft, NFT_MSG_GETRULE, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_rule,
-					   dump_restart, &rules, error) == 0 &&
-				  nft_dump(session->nft, NFT_MSG_GETSET, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_set,
-					   dump_restart, &sets, error) == 0)))
-		result = 0;
-	dump->chains = chains.chains;
-	dump->chains_count = chains.chains_count;
-	dump->rules = rules.rules;
-	dump->rules_count = rules.rules_count;
-	dump->sets = sets.sets;
-	dump->sets_count = sets.sets_count;
-	return result;
-}
 
 #define DIFFERENT(difference, ...)                                                                                             \
 	({                                                                                                                     \
@@ -177,7 +34,7 @@ static int read_dump(struct redirect_session *session, struct error *error, stru
 		false;                                                                                                         \
 	})
 
-static bool same_chain(const struct dump *dump, enum ruleset_chain_id id, struct redirect_difference *difference)
+static bool same_chain(const struct redirect_dump *dump, enum ruleset_chain_id id, struct redirect_difference *difference)
 {
 	const struct ruleset_chain *expected = &ruleset_chains[id];
 	const struct nftnl_chain *found = NULL;
@@ -202,7 +59,7 @@ static bool same_chain(const struct dump *dump, enum ruleset_chain_id id, struct
 	return true;
 }
 
-static bool same_chains(const struct dump *dump, const struct ruleset *ruleset, struct redirect_difference *difference)
+static bool same_chains(const struct redirect_dump *dump, const struct ruleset *ruleset, struct redirect_difference *difference)
 {
 	for (enum ruleset_chain_id id = 0; id < CHAIN_COUNT; id++)
 		if (ruleset->chains[id] && !same_chain(dump, id, difference))
@@ -218,58 +75,39 @@ static bool same_chains(const struct dump *dump, const struct ruleset *ruleset, 
 	return true;
 }
 
-/* Whether `found` (NULL: nothing) is the rule that `rule` compiles to. */
-static bool same_rule(const struct ruleset *ruleset, const struct ruleset_rule *rule, const struct nftnl_rule *found)
-{
-	if (!found)
-		return false;
-	struct nftnl_rule *expected = compile_rule(ruleset, rule);
-	bool same = expected && nft_rule_same(expected, found);
-	if (expected)
-		nftnl_rule_free(expected);
-	return same;
-}
-
-static const struct nftnl_rule *found_rule(const struct dump *dump, const char *chain, size_t position)
-{
-	for (size_t i = 0; i < dump->rules_count; i++)
-		if (strcmp(nftnl_rule_get_str(dump->rules[i], NFTNL_RULE_CHAIN), chain) == 0 && position-- == 0)
-			return dump->rules[i];
-	return NULL;
-}
-
 /* Says what is wrong at a position where the expected rule does not stand. */
-static bool describe_rule(const struct dump *dump, const struct ruleset *ruleset, size_t index, size_t position,
+static bool describe_rule(const struct redirect_dump *dump, const struct ruleset *ruleset, size_t index, size_t position,
 			  struct redirect_difference *difference)
 {
 	const struct ruleset_rule *rule = &ruleset->rules[index];
 	const char *chain = ruleset_chains[rule->chain].name;
-	const struct nftnl_rule *found = found_rule(dump, chain, position);
+	const struct nftnl_rule *found = redirect_dump_rule(dump, chain, position);
 	bool is_last = index + 1 == ruleset->rules_count || ruleset->rules[index + 1].chain != rule->chain;
 	char text[320];
 	ruleset_print_rule(ruleset, rule, text, sizeof text);
 
-	if (!found || (!is_last && same_rule(ruleset, &ruleset->rules[index + 1], found)))
+	if (!found || (!is_last && redirect_dump_same_rule(ruleset, &ruleset->rules[index + 1], found)))
 		return DIFFERENT(difference, "chain %s: rule %zu \"%s\" (%s) is missing", chain, position + 1, rule->name,
 				 text);
-	if (same_rule(ruleset, rule, found_rule(dump, chain, position + 1)))
+	if (redirect_dump_same_rule(ruleset, rule, redirect_dump_rule(dump, chain, position + 1)))
 		return DIFFERENT(difference, "chain %s: a foreign rule stands before rule %zu \"%s\"", chain, position + 1,
 				 rule->name);
 	return DIFFERENT(difference, "chain %s: rule %zu \"%s\" should be (%s), found another", chain, position + 1, rule->name,
 			 text);
 }
 
-static bool same_rules(const struct dump *dump, const struct ruleset *ruleset, struct redirect_difference *difference)
+static bool same_rules(const struct redirect_dump *dump, const struct ruleset *ruleset, struct redirect_difference *difference)
 {
 	size_t expected_in_chain[CHAIN_COUNT] = { 0 };
 	for (size_t i = 0; i < ruleset->rules_count; i++) {
 		enum ruleset_chain_id id = ruleset->rules[i].chain;
 		size_t position = expected_in_chain[id]++;
-		if (!same_rule(ruleset, &ruleset->rules[i], found_rule(dump, ruleset_chains[id].name, position)))
+		if (!redirect_dump_same_rule(ruleset, &ruleset->rules[i],
+					     redirect_dump_rule(dump, ruleset_chains[id].name, position)))
 			return describe_rule(dump, ruleset, i, position, difference);
 	}
 	for (enum ruleset_chain_id id = 0; id < CHAIN_COUNT; id++)
-		if (ruleset->chains[id] && found_rule(dump, ruleset_chains[id].name, expected_in_chain[id]))
+		if (ruleset->chains[id] && redirect_dump_rule(dump, ruleset_chains[id].name, expected_in_chain[id]))
 			return DIFFERENT(difference, "chain %s: a foreign rule stands at the end", ruleset_chains[id].name);
 	return true;
 }
@@ -361,7 +199,7 @@ static int same_elements(struct redirect_session *session, const struct ruleset_
 	return result;
 }
 
-static int verify_sets(struct redirect_session *session, const struct dump *dump, const struct ruleset *ruleset,
+static int verify_sets(struct redirect_session *session, const struct redirect_dump *dump, const struct ruleset *ruleset,
 		       struct error *error, struct redirect_difference *difference)
 {
 	for (size_t i = 0; i < SET_COUNT; i++) {
@@ -393,10 +231,10 @@ int redirect_verify(struct redirect_session *session, const struct redirect *red
 		    struct error *error, struct redirect_difference *ret_difference)
 {
 	cleanup_ruleset struct ruleset ruleset = { 0 };
-	__attribute__((cleanup(dump_clear))) struct dump dump = { 0 };
+	cleanup_redirect_dump struct redirect_dump dump = { 0 };
 	struct redirect_difference difference = { .text = "" };
 
-	if (ruleset_make(redirect, stage, error, &ruleset) < 0 || read_dump(session, error, &dump) < 0)
+	if (ruleset_make(redirect, stage, error, &ruleset) < 0 || redirect_dump_read(session, error, &dump) < 0)
 		return -1;
 	errno = 0;
 	if (!dump.has_table)

@@ -131,3 +131,12 @@ void print_warnings(const char *command, const struct installer_config *config)
 	for (size_t i = 0; i < config->warnings_count; i++)
 		fprintf(stderr, "ambient-installer %s: %s\n", command, config->warnings[i]);
 }
+
+void print_diff(const char *line)
+{
+	enum colour colour = line[0] == '-'   ? COLOUR_BAD
+			     : line[0] == '+' ? COLOUR_GOOD
+			     : line[0] == '!' ? COLOUR_WAIT
+					      : COLOUR_NONE;
+	printf("  %s%s%s\n", colour_begin(colour), line, colour_end(colour));
+}

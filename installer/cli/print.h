@@ -40,4 +40,7 @@ int command_misused(const char *command, const char *format, ...) __attribute__(
 /* What the configuration is warned of. */
 void print_warnings(const char *command, const struct installer_config *config);
 
+/* A line of a diff, which begins with "-", "+" or "!", in its colour and a little to the right. */
+void print_diff(const char *line);
+
 #endif

@@ -77,6 +77,7 @@ int verify_namespace(int argc, char **argv)
 	struct arguments arguments;
 	struct error error = { 0 };
 	struct redirect_difference difference;
+	cleanup_free char *diff = NULL;
 	cleanup_redirect struct redirect redirect = { 0 };
 	cleanup_close int netns = -1;
 	cleanup_redirect_session struct redirect_session *session = NULL;
@@ -93,6 +94,10 @@ int verify_namespace(int argc, char **argv)
 		return EXIT_STATUS_DONE;
 	}
 	printf("%s: %s\n", arguments.netns, difference.text);
+	if (redirect_diff(session, &redirect, stage_of(&arguments), &error, &diff) < 0)
+		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
+	for (char *state = NULL, *line = strtok_r(diff, "\n", &state); line; line = strtok_r(NULL, "\n", &state))
+		print_diff(line);
 	return EXIT_STATUS_DIFFERENCE;
 }
 

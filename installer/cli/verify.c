@@ -54,7 +54,9 @@ static int verify_pod(const struct admin *admin, const char *name, bool may_be_g
 	bool is_well = compare(pod, text, sizeof text);
 	cJSON *finding = cJSON_CreateObject();
 	if (!cJSON_AddStringToObject(finding, "pod", name) || !cJSON_AddBoolToObject(finding, "asItShouldBe", is_well) ||
-	    !cJSON_AddStringToObject(finding, "finding", text)) {
+	    !cJSON_AddStringToObject(finding, "finding", text) ||
+	    (!is_well && json_at(pod, "rules.diff") &&
+	     !cJSON_AddItemToObject(finding, "diff", cJSON_Duplicate(json_at(pod, "rules.diff"), true)))) {
 		cJSON_Delete(finding);
 		return error_set(error, ENOMEM, "cannot keep what was found");
 	}
@@ -91,7 +93,7 @@ static int verify_pods(int argc, char **argv)
 	cleanup_admin struct admin admin = { 0 };
 	cleanup_cjson cJSON *findings = cJSON_CreateArray();
 	struct error error = { 0 };
-	const cJSON *finding;
+	const cJSON *finding, *line;
 	if (options_parse(argc, argv, own, &config_options, &name) < 0)
 		return EXIT_STATUS_USAGE;
 	if (admin_find(&config_options, &error, &admin) < 0 ||
@@ -106,6 +108,8 @@ static int verify_pods(int argc, char **argv)
 			enum colour colour = json_truth(finding, "asItShouldBe") ? COLOUR_NONE : COLOUR_BAD;
 			printf("%s: %s%s%s\n", json_text(finding, "pod"), colour_begin(colour), json_text(finding, "finding"),
 			       colour_end(colour));
+			cJSON_ArrayForEach (line, json_at(finding, "diff"))
+				print_diff(cJSON_GetStringValue(line));
 		}
 		if (cJSON_GetArraySize(findings) == 0)
 			puts("no pod of this node is in the mesh, and none should be");

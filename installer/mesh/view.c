@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ambient/cleanup.h"
 #include "ambient/json.h"
 #include "installer/mesh/listening.h"
 #include "installer/mesh/state.h"
@@ -80,6 +81,16 @@ static bool add_packets(cJSON *rules, struct mesh_pod *pod)
 	return true;
 }
 
+static bool add_lines(cJSON *json, const char *key, char *text)
+{
+	char *state = NULL;
+	cJSON *lines = cJSON_AddArrayToObject(json, key);
+	for (char *line = strtok_r(text, "\n", &state); lines && line; line = strtok_r(NULL, "\n", &state))
+		if (!cJSON_AddItemToArray(lines, cJSON_CreateString(line)))
+			return false;
+	return lines;
+}
+
 static bool add_rules(cJSON *json, struct mesh_pod *pod, bool is_whole, bool verify)
 {
 	struct sandbox *sandbox = &pod->sandbox;
@@ -89,18 +100,23 @@ static bool add_rules(cJSON *json, struct mesh_pod *pod, bool is_whole, bool ver
 			    : sandbox->standing == REDIRECT_STANDING_FULL	       ? "full"
 										       : "guard";
 	struct redirect_difference difference = { 0 };
+	cleanup_free char *diff = NULL;
 	if (verify && is_held && sandbox->standing != REDIRECT_STANDING_NOTHING) {
 		struct error error = { 0 };
 		enum redirect_stage expected =
 			sandbox->standing == REDIRECT_STANDING_FULL ? REDIRECT_STAGE_FULL : REDIRECT_STAGE_GUARD;
 		if (redirect_verify(sandbox->session, &sandbox->in_force, expected, &error, &difference) < 0)
 			snprintf(difference.text, sizeof difference.text, "%.500s", error.message);
+		else if (difference.text[0] != '\0' &&
+			 redirect_diff(sandbox->session, &sandbox->in_force, expected, &error, &diff) < 0)
+			diff = NULL;
 		else if (difference.text[0] == '\0')
 			sandbox->verified = time(NULL);
 	}
 	if (!cJSON_AddBoolToObject(rules, "present", is_held && sandbox->standing == REDIRECT_STANDING_FULL) ||
 	    !cJSON_AddStringToObject(rules, "stage", stage) || !add_time(rules, "verified", sandbox->verified) ||
-	    (verify && !cJSON_AddStringToObject(rules, "difference", difference.text)))
+	    (verify && !cJSON_AddStringToObject(rules, "difference", difference.text)) ||
+	    (diff && !add_lines(rules, "diff", diff)))
 		return false;
 	if (is_whole && pod->decision.wanted) {
 		cJSON *redirect = redirect_to_json(&pod->wanted);

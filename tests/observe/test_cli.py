@@ -153,6 +153,43 @@ def test_a_difference_is_shown_and_a_pause_is_told(node):
     assert cli(node, "verify") == f"{pod.key}: as it should be\n"
 
 
+def test_verify_as_a_diff(node):
+    """Every rule that is missing, and every one that should not be there, in the place where it is."""
+    pod, other = node.pod(), node.pod()
+    node.wait_for("enabled")
+    whole = subprocess.run([str(INSTALLER), "render"], capture_output=True, text=True, check=True).stdout
+    for one in (pod, other):
+        cli(node, "pause", one.key, "--for", "10m")
+    chain = re.search(r"chain output-redirect \{\n\t\ttype.*\n((?:\t\t.*\n)+)", whole)[1]
+    rules = [line.strip() for line in chain.splitlines()]
+    # A rule of somebody else's at the beginning and one at the end, ours at the end deleted; and a whole chain of theirs.
+    handles = re.findall(r"# handle (\d+)$", pod.netns.run("nft", "-a", "list", "chain", "inet", "ambient-cni", "output-redirect"), re.M)
+    pod.netns.nft(f"delete rule inet ambient-cni output-redirect handle {handles[-1]}\n"
+                  "insert rule inet ambient-cni output-redirect tcp dport 1 accept\n"
+                  "add rule inet ambient-cni output-redirect tcp dport 2 drop\n"
+                  "add chain inet ambient-cni theirs\n")
+    text = cli(node, "verify", pod.key, status=3)
+    assert text.startswith(f"{pod.key}: chain output-redirect: ") or text.startswith(f"{pod.key}: chain theirs should not be there"), text
+    lines = text.splitlines()[1:]
+    assert lines[0] == "    chain output-redirect" and lines[-1] == "  + chain theirs", text
+    signs = [line[2] for line in lines[1:-1]]
+    assert sorted(signs) == ["+", "+", "-"], text
+    assert re.match(r"  \+   \[ .*0x00000100.*\]$", lines[1]), text  # dport 1, at its place: first
+    (missing,) = [line for line in lines if line[2] == "-"]
+    assert missing[4:].strip() == rules[-1], (missing, rules)
+    found = json.loads(cli(node, "verify", "-o", "json", pod.key, status=3))[0]
+    assert found["diff"] == [line[2:] for line in lines]
+    # Its own eyes, without an agent, see the same.
+    done = subprocess.run([str(INSTALLER), "verify", "--netns", pod.path], capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and done.stdout.splitlines()[1:] == lines
+    # Everything is gone; a route is gone: that has no rule to show.
+    pod.netns.run("nft", "delete", "table", "inet", "ambient-cni")
+    assert cli(node, "verify", pod.key, status=3).splitlines()[1:] == ["  - table inet ambient-cni"]
+    other.netns.run("ip", "route", "flush", "table", "100")
+    (line,) = cli(node, "verify", other.key, status=3).splitlines()[1:]
+    assert line.startswith("  ! ") and "100" in line
+
+
 def test_without_a_tunnel(node):
     enrolled = node.pod()
     node.wait_for("enabled")

@@ -236,6 +236,11 @@ def test_a_pause_is_told(page, node):
     status, _ = node.request("POST", "/pods/shop/cart-5d9f/pause?seconds=600")
     assert status == 200
     eventually(lambda: "repair paused" in page.row("shop/cart-5d9f"))
+    # What somebody does to its rules meanwhile is shown as a diff.
+    node.shop[0].netns.nft("add chain inet ambient-cni theirs\n")
+    page.button("shop/cart-5d9f").click()
+    eventually(lambda: page.text("tr.story pre") == "+ chain theirs", what=lambda: page.text("tr.story"))
+    page.button("shop/cart-5d9f").click()
     node.request("POST", "/pods/shop/cart-5d9f/pause?seconds=0")
     eventually(lambda: "repair paused" not in page.row("shop/cart-5d9f"))
 

@@ -4,7 +4,7 @@
 
 #include <linux/netfilter/nfnetlink.h>
 
-#include "lib/redirect_verify.c" // NOLINT(bugprone-suspicious-include)
+#include "lib/redirect_dump.c" // NOLINT(bugprone-suspicious-include)
 
 static struct nlmsghdr *make_rule(char *buffer, const char *table, const char *const expressions[])
 {
@@ -29,13 +29,13 @@ static struct nlmsghdr *make_rule(char *buffer, const char *table, const char *c
 static void a_rule_that_cannot_be_read_is_a_foreign_rule(void **state)
 {
 	char buffer[1024];
-	__attribute__((cleanup(dump_clear))) struct dump dump = { 0 };
+	cleanup_redirect_dump struct redirect_dump dump = { 0 };
 	(void)state;
 	/* Behind what could be ours: what was read of it must not pass for the whole. */
 	const char *const expressions[] = { "counter", "of-tomorrow", NULL };
 	assert_int_equal(dump_rule(make_rule(buffer, REDIRECT_TABLE, expressions), &dump), MNL_CB_OK);
 	assert_int_equal(dump.rules_count, 1);
-	const struct nftnl_rule *found = found_rule(&dump, "input", 0);
+	const struct nftnl_rule *found = redirect_dump_rule(&dump, "input", 0);
 	assert_non_null(found);
 	struct nftnl_expr_iter *next = nftnl_expr_iter_create(found);
 	assert_null(nftnl_expr_iter_next(next));
@@ -45,7 +45,7 @@ static void a_rule_that_cannot_be_read_is_a_foreign_rule(void **state)
 static void in_somebody_elses_table_it_does_not_disturb(void **state)
 {
 	char buffer[1024];
-	__attribute__((cleanup(dump_clear))) struct dump dump = { 0 };
+	cleanup_redirect_dump struct redirect_dump dump = { 0 };
 	(void)state;
 	assert_int_equal(dump_rule(make_rule(buffer, "foreign", (const char *[]){ "of-tomorrow", NULL }), &dump), MNL_CB_OK);
 	assert_int_equal(dump.rules_count, 0);

@@ -1,0 +1,172 @@
+/* Our table as the kernel has it. See redirect_dump.h. */
+#include "redirect_dump.h"
+
+#include <errno.h>
+#include <libnftnl/chain.h>
+#include <libnftnl/rule.h>
+#include <libnftnl/set.h>
+#include <libnftnl/table.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ambient/cleanup.h"
+#include "ambient/nft.h"
+#include "ambient/nft_rule.h"
+#include "redirect_compile.h"
+#include "redirect_session.h"
+
+void redirect_dump_clear(struct redirect_dump *dump)
+{
+	for (size_t i = 0; i < dump->chains_count; i++)
+		nftnl_chain_free(dump->chains[i]);
+	for (size_t i = 0; i < dump->rules_count; i++)
+		nftnl_rule_free(dump->rules[i]);
+	for (size_t i = 0; i < dump->sets_count; i++)
+		nftnl_set_free(dump->sets[i]);
+	free(dump->chains);
+	free(dump->rules);
+	free(dump->sets);
+	*dump = (struct redirect_dump){ 0 };
+}
+
+static void dump_restart(void *data)
+{
+	redirect_dump_clear(data);
+}
+
+/* Appends `object` to a list; frees it where there is no room. */
+#define APPEND(list, count, object, free_object)                                                                               \
+	({                                                                                                                     \
+		void *grown_ = reallocarray((list), (count) + 1, sizeof *(list));                                              \
+		if (grown_) {                                                                                                  \
+			(list) = grown_;                                                                                       \
+			(list)[(count)++] = (object);                                                                          \
+		} else {                                                                                                       \
+			free_object(object);                                                                                   \
+			errno = ENOMEM;                                                                                        \
+		}                                                                                                              \
+		grown_ ? MNL_CB_OK : MNL_CB_ERROR;                                                                             \
+	})
+
+static int dump_table(const struct nlmsghdr *header, void *data)
+{
+	struct redirect_dump *dump = data;
+	struct nftnl_table *table = nftnl_table_alloc();
+	/* What can't be read for want of memory must not pass for what is not there. libnftnl frees no NULL. */
+	bool is_read = table && nftnl_table_nlmsg_parse(header, table) == 0;
+	if (is_read && strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0) {
+		dump->has_table = true;
+		dump->is_dormant = nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS) & NFT_TABLE_F_DORMANT;
+	}
+	if (table)
+		nftnl_table_free(table);
+	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
+}
+
+static int dump_chain(const struct nlmsghdr *header, void *data)
+{
+	struct redirect_dump *dump = data;
+	struct nftnl_chain *chain = nftnl_chain_alloc();
+	bool is_read = chain && nftnl_chain_nlmsg_parse(header, chain) == 0;
+	if (!is_read || strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) != 0) {
+		if (chain)
+			nftnl_chain_free(chain);
+		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
+	}
+	return APPEND(dump->chains, dump->chains_count, chain, nftnl_chain_free);
+}
+
+/* A rule with an expression that libnftnl does not know: of all that was read only its place is kept, so that it equals none
+ * of ours. NULL: no memory. */
+static struct nftnl_rule *keep_place(struct nftnl_rule *partial)
+{
+	struct nftnl_rule *place = nftnl_rule_alloc();
+	if (place && (nftnl_rule_set_str(place, NFTNL_RULE_TABLE, nftnl_rule_get_str(partial, NFTNL_RULE_TABLE)) < 0 ||
+		      nftnl_rule_set_str(place, NFTNL_RULE_CHAIN, nftnl_rule_get_str(partial, NFTNL_RULE_CHAIN)) < 0)) {
+		nftnl_rule_free(place);
+		place = NULL;
+	}
+	nftnl_rule_free(partial);
+	return place;
+}
+
+static int dump_rule(const struct nlmsghdr *header, void *data)
+{
+	struct redirect_dump *dump = data;
+	struct nftnl_rule *rule = nftnl_rule_alloc();
+	errno = 0;
+	bool is_read = rule && nftnl_rule_nlmsg_parse(header, rule) == 0;
+	/* libnftnl reads a rule's place before its expressions. */
+	if (!rule || errno == ENOMEM || !nftnl_rule_is_set(rule, NFTNL_RULE_TABLE) ||
+	    !nftnl_rule_is_set(rule, NFTNL_RULE_CHAIN)) {
+		if (rule)
+			nftnl_rule_free(rule);
+		errno = errno ? errno : ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	/* A kernel that can't limit the dump to a table gives them all. */
+	if (strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) != 0) {
+		nftnl_rule_free(rule);
+		return MNL_CB_OK;
+	}
+	if (!is_read && !(rule = keep_place(rule)))
+		return MNL_CB_ERROR;
+	return APPEND(dump->rules, dump->rules_count, rule, nftnl_rule_free);
+}
+
+static int dump_set(const struct nlmsghdr *header, void *data)
+{
+	struct redirect_dump *dump = data;
+	struct nftnl_set *set = nftnl_set_alloc();
+	bool is_read = set && nftnl_set_nlmsg_parse(header, set) == 0;
+	if (!is_read || strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
+		if (set)
+			nftnl_set_free(set);
+		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
+	}
+	return APPEND(dump->sets, dump->sets_count, set, nftnl_set_free);
+}
+
+int redirect_dump_read(struct redirect_session *session, struct error *error, struct redirect_dump *dump)
+{
+	/* A restart begins all lists anew, so each kind is dumped into an empty dump and moved. */
+	struct redirect_dump chains = { 0 }, rules = { 0 }, sets = { 0 };
+	int result = -1;
+	if (nft_dump(session->nft, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, dump_table, dump_restart, dump, error) == 0 &&
+	    (!dump->has_table || (nft_dump(session->nft, NFT_MSG_GETCHAIN, NFPROTO_INET, NULL, NULL, dump_chain, dump_restart,
+					   &chains, error) == 0 &&
+				  nft_dump(session->nft, NFT_MSG_GETRULE, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_rule,
+					   dump_restart, &rules, error) == 0 &&
+				  nft_dump(session->nft, NFT_MSG_GETSET, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_set,
+					   dump_restart, &sets, error) == 0)))
+		result = 0;
+	dump->chains = chains.chains;
+	dump->chains_count = chains.chains_count;
+	dump->rules = rules.rules;
+	dump->rules_count = rules.rules_count;
+	dump->sets = sets.sets;
+	dump->sets_count = sets.sets_count;
+	return result;
+}
+
+/* Whether `found` (NULL: nothing) is the rule that `rule` compiles to. */
+bool redirect_dump_same_rule(const struct ruleset *ruleset, const struct ruleset_rule *rule, const struct nftnl_rule *found)
+{
+	if (!found)
+		return false;
+	struct nftnl_rule *expected = compile_rule(ruleset, rule);
+	bool same = expected && nft_rule_same(expected, found);
+	if (expected)
+		nftnl_rule_free(expected);
+	return same;
+}
+
+const struct nftnl_rule *redirect_dump_rule(const struct redirect_dump *dump, const char *chain, size_t position)
+{
+	for (size_t i = 0; i < dump->rules_count; i++)
+		if (strcmp(nftnl_rule_get_str(dump->rules[i], NFTNL_RULE_CHAIN), chain) == 0 && position-- == 0)
+			return dump->rules[i];
+	return NULL;
+}
