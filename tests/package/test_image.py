@@ -181,7 +181,7 @@ def test_make_image(tmp_path):
     """The target is the script that the fixture runs, with the architecture that is asked for."""
     for more, architecture in (([], ""), (["ARCHITECTURE=arm64"], " arm64")):
         printed = run("make", "-n", "-C", SOURCE, "image", f"BUILD={tmp_path}", "VERSION=v1", *more, env={**os.environ, "MAKEFLAGS": ""})
-        assert re.search(rf"^VERSION='v1' deploy/image.sh {tmp_path}{architecture}\s*$", printed, re.M), printed
+        assert re.search(rf"^BUILDER=buildah VERSION='v1' deploy/image.sh {tmp_path}{architecture}\s*$", printed, re.M), printed
 
 
 def test_pushed_to_a_registry(make_image):
