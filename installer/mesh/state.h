@@ -200,6 +200,8 @@ void mesh_list_finished(void *data, enum source_kind kind);
 bool mesh_is_listed(const struct mesh *mesh);
 /* Decides anew from labels and settings. */
 void mesh_decide(struct mesh_pod *pod);
+/* Whether the object names none of these. */
+bool mesh_addresses_are_others(const struct pod *object, const struct pod_address *addresses, size_t count);
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count);
 
 /* mirror.c */

@@ -78,6 +78,17 @@ const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t 
 	return pod->object ? pod->object->addresses : NULL;
 }
 
+bool mesh_addresses_are_others(const struct pod *object, const struct pod_address *addresses, size_t count)
+{
+	for (size_t i = 0; i < object->addresses_count; i++) {
+		for (size_t j = 0; j < count; j++) {
+			if (pod_address_equal(&object->addresses[i], &addresses[j]))
+				return false;
+		}
+	}
+	return true;
+}
+
 static int replace_text(char **text, const char *value)
 {
 	if (*text && strcmp(*text, value) == 0)
@@ -202,6 +213,10 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	    replace_text(&pod->service_account, put->service_account) < 0)
 		return error_set(error, ENOMEM, "cannot keep pod %s/%s", put->namespace_name, put->name);
 	mesh->settings.metrics->changes[pod->object ? METRICS_CHANGE_UPDATE : METRICS_CHANGE_ADD]++;
+	/* A sandbox that was made anew, by a chain that did not name us just then: no ADD will tell of it. */
+	if (pod->is_torn_down && pod->object && put->addresses_count > 0 &&
+	    mesh_addresses_are_others(put, pod->object->addresses, pod->object->addresses_count))
+		pod->is_torn_down = false;
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
 	pod->is_listed = true;

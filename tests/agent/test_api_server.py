@@ -368,3 +368,28 @@ def test_an_uninstallation_that_takes_its_time(new_cluster, tmp_path):
     cluster.agent = None
     pod.exit()
     assert pod.annotation() is None
+
+
+@pytest.mark.parametrize("order", ["DEL first", "DEL late"])
+def test_a_sandbox_made_anew_without_an_add(cluster, order):
+    """The primary CNI had just rewritten the chain without us: the new sandbox is found like any pod that runs."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    old = cluster.pod(starts=True, name="cart")
+    runtime.add(old)
+    old.starts = False
+    old.show()
+    cluster.enabled([old])
+    shutil.rmtree(cluster.proc / str(old.holder.pid))
+    if order == "DEL first":
+        runtime.delete(old)
+    new = cluster.pod(show=False, name="cart")
+    new.uid = old.uid
+    (cluster.proc / str(new.holder.pid) / "cgroup").write_text(f"0::/kubepods/besteffort/pod{new.uid}/{new.number:064x}\n")
+    new.show()
+    if order == "DEL late":
+        eventually(lambda: cluster.api.get("pods", "shop", "cart")["status"]["podIP"] == new.address)
+        time.sleep(0.3)
+        runtime.delete(old)
+    new.enter()
+    assert cluster.probes() == {new.address, new.address6}
