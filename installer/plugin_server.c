@@ -66,8 +66,11 @@ static void conversation_end(struct conversation *conversation)
 static void answer(struct conversation *conversation, const struct wire_message *message)
 {
 	struct error error = { 0 };
-	if (wire_send(conversation->fd, message, -1, &error) < 0)
-		log_write(conversation->server->log, LOG_LEVEL_WARN, NULL, "a plugin can't be answered: %s", error.message);
+	if (wire_send(conversation->fd, message, -1, &error) == 0)
+		return;
+	log_write(conversation->server->log, LOG_LEVEL_WARN, NULL, "a plugin can't be answered: %s", error.message);
+	/* It asks once more at once, instead of waiting for what never comes; our end is closed when the loop sees it. */
+	shutdown(conversation->fd, SHUT_RDWR);
 }
 
 static void answer_result(struct conversation *conversation, enum cni_code code, const char *message)

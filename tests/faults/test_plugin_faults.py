@@ -91,7 +91,11 @@ def test_add(subject, case):
         answer = subject.call("ADD")
         subject.control.disarm()
         where = f"{case_name(case)} {point} of {count}: {answer}"
-        assert subject.control.fired, where
+        if not subject.control.fired:
+            # The first ADD makes directories, the next ones find them.
+            assert answer.status == 0 and call == "directory" and point > 1, where
+            subject.del_()
+            break
         if answer.status == 0:
             assert subject.pod.is_redirected() and len(subject.plugin.attachments()) == 1, where
         elif call == "setns" and died_on_the_way_back(answer):
