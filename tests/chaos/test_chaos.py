@@ -20,7 +20,8 @@ from .model import Judge
 from .wire import Wire
 from .world import CONFLIST, World
 
-SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1 << 32))
+# In make test the same every time: what fails there came with a change. make chaos without SEED draws one.
+SEED = int(os.environ.get("CHAOS_SEED", "1") or random.randrange(1 << 32))
 SECONDS = float(os.environ.get("CHAOS_TIME") or 6)
 STEPS_UNTIL_REST = 12, 30
 REST_WITHIN = 60
