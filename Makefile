@@ -167,7 +167,7 @@ PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-de
 	libevent-dev libssl-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libseccomp-dev libcmocka-dev nftables iproute2 conntrack procps \
 	python3 python3-cryptography python3-pytest python3-pytest-xdist containernetworking-plugins golang-go strace iptables ipset \
 	mandoc man-db curl valgrind iperf3
-NODE_PACKAGES = etcd-server containerd runc busybox-static openssl
+NODE_PACKAGES = etcd-server containerd runc busybox-static openssl python3-pytest-rerunfailures
 FUZZ_PACKAGES = clang llvm libclang-rt-14-dev
 PAGE_PACKAGES = chromium chromium-driver python3-selenium
 LINT_PACKAGES = clang-format clang-tidy shellcheck
