@@ -14,6 +14,7 @@ import collections
 import contextlib
 import copy
 import datetime
+import errno
 import http.server
 import ipaddress
 import json
@@ -161,7 +162,15 @@ class ApiServer:
         if self._placeholder:
             self._placeholder.close()
             self._placeholder = None
-        self._listener = Listener(("127.0.0.1", self.port), Bound)
+        # A client that dials in this moment may hold the port as its own end, until it is refused.
+        for attempt in range(100):
+            try:
+                self._listener = Listener(("127.0.0.1", self.port), Bound)
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or attempt == 99:
+                    raise
+                time.sleep(0.05)
         self.port = self._listener.server_address[1]
         threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
