@@ -398,7 +398,7 @@ int installer_config_load(const struct installer_config_sources *sources, struct
 	for (size_t i = 0; outcome == 0 && i < config_keys_count; i++)
 		outcome = read_key(&loader, i);
 	if (outcome < 0 || read_environment(&loader) < 0)
-		return error_say(error, own.number, "%s", own.message);
+		return error_copy(error, &own);
 	*ret_config = config;
 	config = (struct installer_config){ 0 };
 	return 0;

@@ -16,6 +16,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/clock.h"
 #include "ambient/file.h"
+#include "installer/socket_path.h"
 
 /* How often the path is looked at without being told: what inotify misses (a directory that was moved away, or no inotify at
  * all because the user's instances are used up, as happens on real nodes) is found by this. */
@@ -192,16 +193,9 @@ static void watch_directory(struct unix_listener *listener)
 					  IN_ONLYDIR);
 }
 
-enum path_state { PATH_OURS, PATH_GONE, PATH_FOREIGN_SOCKET, PATH_OTHER, PATH_UNKNOWN };
-
-static enum path_state look_at_path(const struct unix_listener *listener)
+static enum socket_path_state look_at_path(const struct unix_listener *listener)
 {
-	struct stat status;
-	if (lstat(listener->path, &status) < 0)
-		return errno == ENOENT || errno == ENOTDIR ? PATH_GONE : PATH_UNKNOWN;
-	if (status.st_dev == listener->device && status.st_ino == listener->inode)
-		return PATH_OURS;
-	return S_ISSOCK(status.st_mode) ? PATH_FOREIGN_SOCKET : PATH_OTHER;
+	return socket_path_look(listener->path, listener->device, listener->inode);
 }
 
 static void look(struct unix_listener *listener)
@@ -209,10 +203,10 @@ static void look(struct unix_listener *listener)
 	if (listener->fd < 0)
 		return;
 	switch (look_at_path(listener)) {
-	case PATH_OURS:
-	case PATH_UNKNOWN:
+	case SOCKET_PATH_OURS:
+	case SOCKET_PATH_UNKNOWN:
 		break;
-	case PATH_FOREIGN_SOCKET:
+	case SOCKET_PATH_FOREIGN_SOCKET:
 		log_write(listener->log, LOG_LEVEL_INFO, NULL, "%s: somebody else listens there now", listener->path);
 		stop_accepting(listener);
 		event_del(listener->look_event);
@@ -221,8 +215,8 @@ static void look(struct unix_listener *listener)
 			event_del(listener->inotify_event);
 		listener->events.superseded(listener->events.data);
 		break;
-	case PATH_GONE:
-	case PATH_OTHER:
+	case SOCKET_PATH_GONE:
+	case SOCKET_PATH_OTHER:
 		if (!listener->is_waiting_to_bind) {
 			struct timeval delay = clock_span(listener->limits.absence_milliseconds);
 			listener->is_waiting_to_bind = event_add(listener->bind_event, &delay) == 0;
@@ -237,12 +231,12 @@ static void on_bind_again(evutil_socket_t fd, short what, void *data)
 	(void)what;
 	struct unix_listener *listener = data;
 	listener->is_waiting_to_bind = false;
-	enum path_state state = look_at_path(listener);
-	if (state == PATH_GONE || state == PATH_OTHER) {
+	enum socket_path_state state = look_at_path(listener);
+	if (state == SOCKET_PATH_GONE || state == SOCKET_PATH_OTHER) {
 		struct error error = { 0 };
-		if (bind_path(listener, state == PATH_OTHER, &error) == 0)
+		if (bind_path(listener, state == SOCKET_PATH_OTHER, &error) == 0)
 			log_write(listener->log, LOG_LEVEL_WARN, NULL, "%s was %s by somebody else: bound again",
-				  listener->path, state == PATH_GONE ? "removed" : "replaced");
+				  listener->path, state == SOCKET_PATH_GONE ? "removed" : "replaced");
 		else if (error.number != EEXIST)
 			log_write(listener->log, LOG_LEVEL_ERROR, NULL, "%s; tried again every %d s", error.message,
 				  (int)slow_look.tv_sec);
@@ -318,7 +312,7 @@ void unix_listener_free(struct unix_listener *listener)
 {
 	if (!listener)
 		return;
-	if (listener->fd >= 0 && look_at_path(listener) == PATH_OURS)
+	if (listener->fd >= 0 && look_at_path(listener) == SOCKET_PATH_OURS)
 		unlink(listener->path);
 	if (listener->refill_event)
 		stop_accepting(listener);

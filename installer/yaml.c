@@ -414,7 +414,7 @@ int yaml_parse(const char *text, size_t length, size_t limit, const char *what, 
 	if (outcome > 0 && read_json(text, length, limit, what, ret_yaml))
 		return 0;
 	if (outcome != 0)
-		return error_say(error, own.number, "%s", own.message);
+		return error_copy(error, &own);
 	if (reader.yaml.lines)
 		qsort(reader.yaml.lines, reader.yaml.lines_count, sizeof *reader.yaml.lines, compare_lines);
 	*ret_yaml = reader.yaml;

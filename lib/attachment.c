@@ -229,7 +229,7 @@ static int read_file(const char *path, struct error *error, struct attachment *r
 			*ret_found = false;
 			return 0;
 		}
-		return error_say(error, problem.number, "%s", problem.message);
+		return error_copy(error, &problem);
 	}
 	if (json_parse(text, length, FILE_MAX, path, &problem, &json) == 0 &&
 	    json_get_integer(json, "version", "", 1, VERSION, &problem, &version) == 0 &&
@@ -314,7 +314,7 @@ int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachm
 		if (!entry && errno != 0)
 			return error_set(error, errno, "cannot list %s", directory);
 		if (!entry)
-			return error_is_set(&missed) ? error_say(error, missed.number, "%s", missed.message) : 0;
+			return error_is_set(&missed) ? error_copy(error, &missed) : 0;
 		size_t length = strlen(entry->d_name);
 		remove_abandoned(dirfd(stream), entry->d_name);
 		if (length < 6 || strcmp(entry->d_name + length - 5, ".json") != 0)
@@ -329,7 +329,7 @@ int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachm
 			if (corrupt)
 				corrupt(data, problem.message);
 			else if (error_may_pass(problem.number))
-				error_say(&missed, problem.number, "%s", problem.message);
+				error_copy(&missed, &problem);
 		} else if (found && visit(data, &attachment, error) < 0) {
 			return -1;
 		}

@@ -92,14 +92,6 @@ static void diff_rules(struct diff *diff, enum ruleset_chain_id id)
 		print_found(diff, found);
 }
 
-static const struct nftnl_chain *find_chain(const struct redirect_dump *dump, const char *name)
-{
-	for (size_t i = 0; i < dump->chains_count; i++)
-		if (strcmp(nftnl_chain_get_str(dump->chains[i], NFTNL_CHAIN_NAME), name) == 0)
-			return dump->chains[i];
-	return NULL;
-}
-
 static void diff_chains(struct diff *diff)
 {
 	for (enum ruleset_chain_id id = 0; id < CHAIN_COUNT; id++) {
@@ -108,7 +100,7 @@ static void diff_chains(struct diff *diff)
 			continue;
 		diff->chain = expected->name;
 		diff->has_chain = false;
-		if (!find_chain(diff->dump, expected->name)) {
+		if (!redirect_dump_chain(diff->dump, expected->name)) {
 			fprintf(diff->out, "- chain %s { type %s hook %s priority %d; policy accept; }\n", expected->name,
 				expected->type, expected->hook_name, expected->priority);
 			diff->has_chain = true;
@@ -117,37 +109,32 @@ static void diff_chains(struct diff *diff)
 	}
 	for (size_t i = 0; i < diff->dump->chains_count; i++) {
 		const char *name = nftnl_chain_get_str(diff->dump->chains[i], NFTNL_CHAIN_NAME);
-		bool is_ours = false;
-		for (enum ruleset_chain_id id = 0; id < CHAIN_COUNT; id++)
-			is_ours |= diff->ruleset->chains[id] && strcmp(ruleset_chains[id].name, name) == 0;
-		if (!is_ours)
+		if (!ruleset_has_chain(diff->ruleset, name))
 			fprintf(diff->out, "+ chain %s\n", name);
 	}
 }
 
 int redirect_diff(struct redirect_session *session, const struct redirect *redirect, enum redirect_stage stage,
-		  struct error *error, char **ret_text)
+		  const struct redirect_difference *difference, struct error *error, char **ret_text)
 {
 	cleanup_ruleset struct ruleset ruleset = { 0 };
 	cleanup_redirect_dump struct redirect_dump dump = { 0 };
-	struct redirect_difference difference;
 	cleanup_free char *text = NULL;
 	size_t size = 0;
-	if (redirect_verify(session, redirect, stage, error, &difference) < 0 ||
-	    ruleset_make(redirect, stage, error, &ruleset) < 0 || redirect_dump_read(session, error, &dump) < 0)
+	if (ruleset_make(redirect, stage, error, &ruleset) < 0 || redirect_dump_read(session, error, &dump) < 0)
 		return -1;
 	__attribute__((cleanup(close_text))) FILE *out = open_memstream(&text, &size);
 	if (!out)
 		return error_set(error, errno, "cannot compare the rules");
 	errno = 0;
 	struct diff diff = { .out = out, .ruleset = &ruleset, .dump = &dump };
-	if (!dump.has_table && difference.text[0])
+	if (!dump.has_table)
 		fputs("- table inet " REDIRECT_TABLE "\n", out);
-	else if (difference.text[0])
+	else
 		diff_chains(&diff);
 	/* What is no rule (a set, a route, a chain's hook) has its sentence alone. */
-	if (difference.text[0] && ftell(out) == 0)
-		fprintf(out, "! %s\n", difference.text);
+	if (ftell(out) == 0)
+		fprintf(out, "! %s\n", difference->text);
 	if (errno == ENOMEM || fflush(out) != 0)
 		return error_set(error, ENOMEM, "cannot compare the rules");
 	fclose(out);

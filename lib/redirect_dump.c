@@ -163,6 +163,14 @@ bool redirect_dump_same_rule(const struct ruleset *ruleset, const struct ruleset
 	return same;
 }
 
+const struct nftnl_chain *redirect_dump_chain(const struct redirect_dump *dump, const char *name)
+{
+	for (size_t i = 0; i < dump->chains_count; i++)
+		if (strcmp(nftnl_chain_get_str(dump->chains[i], NFTNL_CHAIN_NAME), name) == 0)
+			return dump->chains[i];
+	return NULL;
+}
+
 const struct nftnl_rule *redirect_dump_rule(const struct redirect_dump *dump, const char *chain, size_t position)
 {
 	for (size_t i = 0; i < dump->rules_count; i++)

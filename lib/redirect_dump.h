@@ -25,6 +25,8 @@ int redirect_dump_read(struct redirect_session *session, struct error *error, st
 void redirect_dump_clear(struct redirect_dump *dump);
 #define cleanup_redirect_dump __attribute__((cleanup(redirect_dump_clear)))
 
+/* NULL: there is none of that name. */
+const struct nftnl_chain *redirect_dump_chain(const struct redirect_dump *dump, const char *name);
 /* The rule at a place of a chain, from 0; NULL: there are not so many. */
 const struct nftnl_rule *redirect_dump_rule(const struct redirect_dump *dump, const char *chain, size_t position);
 /* Whether `found` (NULL: nothing) is the rule that `rule` compiles to. False with errno ENOMEM: it could not be compiled. */

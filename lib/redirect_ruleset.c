@@ -43,6 +43,14 @@ const struct ruleset_chain ruleset_chains[CHAIN_COUNT] = {
 	[CHAIN_OUTPUT_NAT] = { "output-nat", "nat", "output", NF_INET_LOCAL_OUT, -100 },
 };
 
+bool ruleset_has_chain(const struct ruleset *ruleset, const char *name)
+{
+	for (enum ruleset_chain_id id = 0; id < CHAIN_COUNT; id++)
+		if (ruleset->chains[id] && strcmp(ruleset_chains[id].name, name) == 0)
+			return true;
+	return false;
+}
+
 #define loopback_ipv4 ((struct in_addr){ .s_addr = htonl(INADDR_LOOPBACK) })
 
 /* Adds a rule: RULE(ruleset, chain, name, outcome, statement, statement, ...). */

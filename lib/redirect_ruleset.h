@@ -119,6 +119,9 @@ int ruleset_make(const struct redirect *redirect, enum redirect_stage stage, str
 void ruleset_clear(struct ruleset *ruleset);
 #define cleanup_ruleset __attribute__((cleanup(ruleset_clear)))
 
+/* Whether the ruleset has a chain of that name. */
+bool ruleset_has_chain(const struct ruleset *ruleset, const char *name);
+
 /* One rule as nft syntax, without its comment. */
 void ruleset_print_rule(const struct ruleset *ruleset, const struct ruleset_rule *rule, char *ret_text, size_t size);
 

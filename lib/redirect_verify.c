@@ -37,10 +37,7 @@
 static bool same_chain(const struct redirect_dump *dump, enum ruleset_chain_id id, struct redirect_difference *difference)
 {
 	const struct ruleset_chain *expected = &ruleset_chains[id];
-	const struct nftnl_chain *found = NULL;
-	for (size_t i = 0; i < dump->chains_count; i++)
-		if (strcmp(nftnl_chain_get_str(dump->chains[i], NFTNL_CHAIN_NAME), expected->name) == 0)
-			found = dump->chains[i];
+	const struct nftnl_chain *found = redirect_dump_chain(dump, expected->name);
 	if (!found)
 		return DIFFERENT(difference, "chain %s is missing", expected->name);
 	if (!nftnl_chain_is_set(found, NFTNL_CHAIN_HOOKNUM) || !nftnl_chain_is_set(found, NFTNL_CHAIN_TYPE))
@@ -66,10 +63,7 @@ static bool same_chains(const struct redirect_dump *dump, const struct ruleset *
 			return false;
 	for (size_t i = 0; i < dump->chains_count; i++) {
 		const char *name = nftnl_chain_get_str(dump->chains[i], NFTNL_CHAIN_NAME);
-		bool is_known = false;
-		for (enum ruleset_chain_id id = 0; id < CHAIN_COUNT; id++)
-			is_known |= ruleset->chains[id] && strcmp(ruleset_chains[id].name, name) == 0;
-		if (!is_known)
+		if (!ruleset_has_chain(ruleset, name))
 			return DIFFERENT(difference, "chain %s should not be there", name);
 	}
 	return true;

@@ -39,11 +39,11 @@ int sandbox_open(struct call *call, const struct attachment *remembered, struct 
 			return 0;
 		}
 		if (error_may_pass(problem.number))
-			error_say(&unknown, problem.number, "%s", problem.message);
+			error_copy(&unknown, &problem);
 		call_remark(call, LOG_LEVEL_DEBUG, "nothing to release there: %s", problem.message);
 	}
 	if (error_is_set(&unknown))
-		return error_say(error, unknown.number, "%s", unknown.message);
+		return error_copy(error, &unknown);
 	*ret_netns = -1;
 	return 0;
 }
@@ -68,7 +68,7 @@ static int look_for_other(void *data, struct attachment *attachment, struct erro
 	cleanup_close int still_there =
 		attachment->netns_path ? open_by_path(attachment->netns_path, &search->netns, &problem) : -1;
 	if (still_there < 0 && error_may_pass(problem.number))
-		return error_say(error, problem.number, "%s", problem.message);
+		return error_copy(error, &problem);
 	search->found = still_there >= 0 || !attachment->netns_path;
 	return 0;
 }
@@ -98,7 +98,7 @@ int sandbox_release_remembered(struct call *call, const struct attachment *attac
 	cleanup_close int netns =
 		attachment->netns_path ? open_by_path(attachment->netns_path, &attachment->netns, &problem) : -1;
 	if (netns < 0 && error_may_pass(problem.number))
-		return error_say(error, problem.number, "%s", problem.message);
+		return error_copy(error, &problem);
 	return release(call, attachment->container_id, attachment->interface, netns, error);
 }
 
@@ -124,7 +124,7 @@ int sandbox_remove_leftovers(struct call *call, int netns, struct error *error)
 	/* Where we can't even look, no ADD ever wrote: a pod outside the mesh starts on a kernel without nftables. */
 	struct error problem = { 0 };
 	if (is_touched(netns, &problem, &touched) < 0)
-		return error_may_pass(problem.number) ? error_say(error, problem.number, "%s", problem.message) : 0;
+		return error_may_pass(problem.number) ? error_copy(error, &problem) : 0;
 	/* The attachments are read only where there can be a table of ours: nearly never. */
 	if (touched && (netns_identify(netns, error, &search.netns) < 0 ||
 			attachment_list(call->config.run_dir, look_for_other, NULL, &search, error) < 0))

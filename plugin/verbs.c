@@ -23,7 +23,7 @@ enum cni_code verb_del(struct call *call, struct error *error)
 	    0) {
 		/* Without CNI_NETNS nothing else says where the rules are. */
 		if (error_may_pass(problem.number)) {
-			error_say(error, problem.number, "%s", problem.message);
+			error_copy(error, &problem);
 			return CNI_IO_FAILURE;
 		}
 		call_remark(call, LOG_LEVEL_WARN, "%s", problem.message);

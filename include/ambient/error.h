@@ -29,6 +29,12 @@ int error_say(struct error *error, int number, const char *format, ...) __attrib
 /* Puts "message: " in front of what is there. Always returns -1. */
 int error_wrap(struct error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What `cause` says, as it says it. Always returns -1. */
+static inline int error_copy(struct error *error, const struct error *cause)
+{
+	return error_say(error, cause->number, "%s", cause->message);
+}
+
 /* Whether a cause lies in what there was at the moment (descriptors, memory, buffers, a disk) and not in the thing that was
  * looked at: nothing follows from such an error, neither that something is there nor that it is gone. */
 static inline bool error_may_pass(int number)

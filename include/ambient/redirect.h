@@ -132,10 +132,10 @@ struct redirect_difference {
 int redirect_verify(struct redirect_session *session, const struct redirect *redirect, enum redirect_stage stage,
 		    struct error *error, struct redirect_difference *ret_difference);
 
-/* All differences, for people: a line each, "-" for what is missing, "+" for what should not be there, "!" for what is another.
- * The text is malloc'ed; empty: there are none. */
+/* All differences where redirect_verify has found one (`difference`), for people: a line each, "-" for what is missing, "+" for
+ * what should not be there, "!" for what is another. The text is malloc'ed. */
 int redirect_diff(struct redirect_session *session, const struct redirect *redirect, enum redirect_stage stage,
-		  struct error *error, char **ret_text);
+		  const struct redirect_difference *difference, struct error *error, char **ret_text);
 
 /* The rules in nft syntax: a whole table, to be loaded into a namespace that has none of that name. The text is malloc'ed. */
 int redirect_render(const struct redirect *redirect, enum redirect_stage stage, struct error *error, char **ret_text);

@@ -195,16 +195,14 @@ static void tell_probe(const struct try *try, const char *address, const char *s
 	case ANSWER_REFUSED:
 		policies_tell(finding, data, false, "probe",
 			      "port %d refuses the node's connections, and so the kubelet's probes: nothing listens on it, or "
-			      "a firewall "
-			      "rejects what comes from %s",
+			      "a firewall rejects what comes from %s",
 			      try->port, source);
 		return;
 	case ANSWER_NONE:
 	case ANSWER_ERROR:
 		policies_tell(finding, data, true, "probe",
 			      "the kubelet's probes do not get through: what the node sends to %s port %d from %s %s%s; a "
-			      "NetworkPolicy's "
-			      "engine or a firewall must let that source address in",
+			      "NetworkPolicy's engine or a firewall must let that source address in",
 			      address, try->port, source, try->answer == ANSWER_NONE ? "gets no answer" : "comes back: ",
 			      try->answer == ANSWER_NONE ? "" : strerror(try->number));
 		return;

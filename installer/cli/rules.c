@@ -94,7 +94,7 @@ int verify_namespace(int argc, char **argv)
 		return EXIT_STATUS_DONE;
 	}
 	printf("%s: %s\n", arguments.netns, difference.text);
-	if (redirect_diff(session, &redirect, stage_of(&arguments), &error, &diff) < 0)
+	if (redirect_diff(session, &redirect, stage_of(&arguments), &difference, &error, &diff) < 0)
 		return command_failed(argv[0], &error, EXIT_STATUS_FAILED);
 	for (char *state = NULL, *line = strtok_r(diff, "\n", &state); line; line = strtok_r(NULL, "\n", &state))
 		print_diff(line);

@@ -128,7 +128,7 @@ static int write_binary(int source, const char *bin_dir, int directory, struct e
 		return error_set(error, errno, "cannot read the plugin to install");
 	struct error problem = { 0 };
 	if (replacement_begin(directory, HOST_PLUGIN_NAME, MODE, &problem, &replacement) < 0)
-		return cannot_be_written(problem.number) ? 1 : error_say(error, problem.number, "%s", problem.message);
+		return cannot_be_written(problem.number) ? 1 : error_copy(error, &problem);
 	keep_context(directory, HOST_PLUGIN_NAME, replacement.fd);
 	if (copy_content(source, &replacement, error) < 0 || replacement_sync(&replacement, error) < 0 ||
 	    file_join(bin_dir, replacement.temporary, error, &path) < 0)

@@ -46,8 +46,7 @@ void mesh_annotation_cancel(struct mesh_pod *pod)
 
 static void try_later(struct mesh_pod *pod)
 {
-	double wait = RETRY_LEAST * (double)(1U << (pod->annotate_failures < 8 ? pod->annotate_failures : 8));
-	pod->annotate_after = clock_seconds() + (wait < RETRY_MOST ? wait : RETRY_MOST);
+	pod->annotate_after = clock_seconds() + mesh_retry_wait(RETRY_LEAST, RETRY_MOST, pod->annotate_failures);
 	pod->annotate_failures++;
 }
 

@@ -60,8 +60,7 @@ enum mesh_families mesh_look_at_families(const struct mesh_pod *pod, const struc
 		return MESH_FAMILIES_SERVED;
 	error_say(ret_words, EADDRNOTAVAIL,
 		  "the tunnel has accepted the pod and listens on port %d for IPv6 only, and the pod has the address %s: "
-		  "redirects "
-		  "would refuse its IPv4 connections",
+		  "redirects would refuse its IPv4 connections",
 		  port, pod_address_print(ipv4, text));
 	return ipv6 ? MESH_FAMILIES_REFUSED_IN_PART : MESH_FAMILIES_REFUSED;
 }

@@ -75,13 +75,17 @@ void mesh_queue_after(struct mesh_pod *pod, double seconds)
 	mesh_arm(pod->timer, seconds);
 }
 
+double mesh_retry_wait(double least, double most, unsigned int failures)
+{
+	double wait = least * (double)(1U << (failures < 10 ? failures : 10));
+	return wait < most ? wait : most;
+}
+
 void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error)
 {
 	bool is_news = pod->failures == 0 || pod->last_error_step != step || !pod->last_error ||
 		       strcmp(pod->last_error, error->message) != 0;
-	double wait = RETRY_LEAST * (double)(1U << (pod->failures < 10 ? pod->failures : 10));
-	if (wait > RETRY_MOST)
-		wait = RETRY_MOST;
+	double wait = mesh_retry_wait(RETRY_LEAST, RETRY_MOST, pod->failures);
 	pod->mesh->settings.metrics->reconcile_errors[step]++;
 	if (is_news) {
 		free(pod->last_error);

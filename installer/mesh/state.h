@@ -222,6 +222,8 @@ void mesh_queue_after(struct mesh_pod *pod, double seconds);
 void mesh_log(const struct mesh_pod *pod, enum log_level level, const char *step, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 void mesh_event(const struct mesh_pod *pod, bool is_warning, const char *reason, const char *message);
+/* Seconds before the next try: `least`, doubled with each failure so far, `most` at the most. */
+double mesh_retry_wait(double least, double most, unsigned int failures);
 /* Sets (empty: clears) the error that people are shown, counts it, logs it when it is another one. */
 void mesh_failed(struct mesh_pod *pod, enum metrics_step step, const struct error *error);
 void mesh_succeeded(struct mesh_pod *pod);

@@ -108,7 +108,7 @@ static bool add_rules(cJSON *json, struct mesh_pod *pod, bool is_whole, bool ver
 		if (redirect_verify(sandbox->session, &sandbox->in_force, expected, &error, &difference) < 0)
 			snprintf(difference.text, sizeof difference.text, "%.500s", error.message);
 		else if (difference.text[0] != '\0' &&
-			 redirect_diff(sandbox->session, &sandbox->in_force, expected, &error, &diff) < 0)
+			 redirect_diff(sandbox->session, &sandbox->in_force, expected, &difference, &error, &diff) < 0)
 			diff = NULL;
 		else if (difference.text[0] == '\0')
 			sandbox->verified = time(NULL);

@@ -21,6 +21,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/clock.h"
+#include "installer/socket_path.h"
 
 #define VISITORS_MAX 32
 #define VISITOR_SECONDS 10
@@ -339,16 +340,9 @@ static int bind_path(struct http_listener *listener, bool replace, struct error 
 	return 0;
 }
 
-enum path_state { PATH_OURS, PATH_GONE, PATH_OTHER, PATH_FOREIGN_SOCKET };
-
-static enum path_state look_at_path(const struct http_listener *listener)
+static enum socket_path_state look_at_path(const struct http_listener *listener)
 {
-	struct stat status;
-	if (lstat(listener->path, &status) < 0)
-		return errno == ENOENT || errno == ENOTDIR ? PATH_GONE : PATH_OURS; /* what can't be known is left alone */
-	if (status.st_dev == listener->device && status.st_ino == listener->inode)
-		return PATH_OURS;
-	return S_ISSOCK(status.st_mode) ? PATH_FOREIGN_SOCKET : PATH_OTHER;
+	return socket_path_look(listener->path, listener->device, listener->inode);
 }
 
 /* As unix_listener.h has it for plugins: gone, or something else in its place, and it is made again; another socket is a
@@ -357,17 +351,18 @@ static void look(evutil_socket_t fd, short what, void *data)
 {
 	struct http_listener *listener = data;
 	struct error error = { 0 };
-	enum path_state state = look_at_path(listener);
+	enum socket_path_state state = look_at_path(listener);
 	int listening = -1;
 	(void)fd;
 	(void)what;
-	if (state == PATH_FOREIGN_SOCKET)
+	if (state == SOCKET_PATH_FOREIGN_SOCKET)
 		event_del(listener->look);
-	if (state == PATH_OURS || state == PATH_FOREIGN_SOCKET)
+	if (state != SOCKET_PATH_GONE && state != SOCKET_PATH_OTHER)
 		return;
-	if (bind_path(listener, state == PATH_OTHER, &error, &listening) == 0 && serve(listener, listening, &error) == 0) {
+	if (bind_path(listener, state == SOCKET_PATH_OTHER, &error, &listening) == 0 &&
+	    serve(listener, listening, &error) == 0) {
 		log_write(listener->log, LOG_LEVEL_WARN, NULL, "%s was %s by somebody else: it is listened at again",
-			  listener->path, state == PATH_GONE ? "removed" : "replaced");
+			  listener->path, state == SOCKET_PATH_GONE ? "removed" : "replaced");
 		listener->failed_to_return = false;
 	} else if (error.number != EEXIST && !listener->failed_to_return) {
 		log_write(listener->log, LOG_LEVEL_ERROR, NULL, "%s is gone: %s; tried again every %d s", listener->path,
@@ -398,11 +393,9 @@ int http_listener_new_unix(struct event_base *base, const char *path, const stru
 
 void http_listener_free(struct http_listener *listener)
 {
-	struct stat status;
 	if (!listener)
 		return;
-	if (listener->inode != 0 && lstat(listener->path, &status) == 0 && status.st_dev == listener->device &&
-	    status.st_ino == listener->inode)
+	if (listener->inode != 0 && look_at_path(listener) == SOCKET_PATH_OURS)
 		unlink(listener->path);
 	for (size_t i = 0; i < VISITORS_MAX; i++) {
 		if (listener->visitors[i].arriving)
