@@ -5,17 +5,19 @@ direction that stays open, and new ones all the time, in both directions and fam
 
 Prints "ready" when the lasting connections talk, and, after the end of its standard input, one JSON object."""
 import asyncio
-import ctypes
 import itertools
 import json
 import os
+import pathlib
 import socket
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from peers.sockets import listen_in, socket_in  # noqa: E402
+
 PORT = 7000
 PATIENCE = 4
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Flow:
@@ -28,21 +30,8 @@ class Flow:
         self.lasting = {}
         self.is_stopping = False
 
-    def socket(self, where, family):
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        try:
-            assert libc.setns(self.namespaces[where], 0x40000000) == 0
-            return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        finally:
-            assert libc.setns(home, 0x40000000) == 0
-            os.close(home)
-
     async def serve(self, where):
-        sock = self.socket(where, socket.AF_INET6)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(("::", PORT))
-        sock.listen(1024)
+        sock = listen_in(self.namespaces[where], PORT)
 
         async def echo(reader, writer):
             try:
@@ -56,7 +45,7 @@ class Flow:
         return await asyncio.start_server(echo, sock=sock)
 
     async def connect(self, where, address):
-        sock = self.socket(where, socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sock = socket_in(self.namespaces[where], socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (address, PORT))
             return await asyncio.open_connection(sock=sock)

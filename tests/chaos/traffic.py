@@ -11,21 +11,23 @@ Commands on standard input, JSON lines:
 Answers on standard output, JSON lines: {"ready": KEY} for a pod, {"gone": KEY}, {"failed": ...} for each connection that could
 not be opened or that broke, and {"totals": ...} at the end. Times are the wall clock's, as a packet's are."""
 import asyncio
-import ctypes
 import errno
 import json
 import os
+import pathlib
 import random
 import socket
 import sys
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from peers.sockets import listen_in, socket_in  # noqa: E402
 
 PORT = 7000
 PATIENCE = 8
 SHORT_EVERY, LONG_EVERY = 0.12, 1.2  # seconds, for each pod
 LIFE = 4                             # of a long one, at most
 PING_EVERY = 0.15
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def say(**what):
@@ -38,21 +40,8 @@ class Pod:
         self.netns = os.open(netns, os.O_RDONLY)
         self.server, self.tasks, self.accepted = None, set(), set()
 
-    def socket(self, family):
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        try:
-            assert libc.setns(self.netns, 0x40000000) == 0
-            return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        finally:
-            assert libc.setns(home, 0x40000000) == 0
-            os.close(home)
-
     async def serve(self):
-        sock = self.socket(socket.AF_INET6)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(("::", PORT))
-        sock.listen(1024)
+        sock = listen_in(self.netns, PORT)
 
         async def echo(reader, writer):
             self.accepted.add(writer)
@@ -102,7 +91,7 @@ class Traffic:
         report = {"kind": kind, "from": pod.key, "to": other.key, "address": address, "opened": time.time(), "last": None,
                   "source": None, "step": "connect"}
         self.totals[kind] += 1
-        sock = pod.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        sock = socket_in(pod.netns, socket.AF_INET6 if ":" in address else socket.AF_INET)
         writer = None
         try:
             await self.connect(sock, address, report)

@@ -81,6 +81,15 @@ def died_on_the_way_back(answer):
     return answer.status == -6
 
 
+def judge_del(subject, case, answer, where):
+    """It leaves nothing, or fails and names the step."""
+    call, number = case
+    if answer.status == 0:
+        assert subject.is_clean(), where
+    elif not (call == "setns" and died_on_the_way_back(answer)):
+        assert answer.status == 1 and names_a_step(answer, number), where
+
+
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_add(subject, case):
     call, number = case
@@ -119,10 +128,7 @@ def test_del(subject, case):
         subject.control.disarm()
         where = f"{case_name(case)} {point} of {count}: {answer}"
         assert subject.control.fired, where
-        if answer.status == 0:
-            assert subject.is_clean(), where
-        elif not (call == "setns" and died_on_the_way_back(answer)):
-            assert answer.status == 1 and names_a_step(answer, number), where
+        judge_del(subject, case, answer, where)
         subject.del_()
 
 
@@ -169,10 +175,7 @@ def add_and_delete(subject, case):
         answer = subject.call("DEL")
         subject.control.disarm()
         where = f"DEL {case_name(case)} {point} of {deleting}: {answer}"
-        if answer.status == 0:
-            assert subject.is_clean(), where
-        elif not (call == "setns" and died_on_the_way_back(answer)):
-            assert answer.status == 1 and names_a_step(answer, number), where
+        judge_del(subject, case, answer, where)
         subject.del_()
 
 

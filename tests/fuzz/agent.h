@@ -8,10 +8,12 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "ambient/netns.h"
 #include "installer/mesh/mesh.h"
+#include "installer/unix_listener.h"
 #include "tests/fuzz/fuzz.h"
 
 /* A place that every machine has and where no checkout and no corpus lie: the mount hides what is there from this process. */
@@ -110,6 +112,15 @@ static inline void fuzz_agent_list(struct fuzz_agent *agent)
 		}
 		listener.list_finished(listener.data, kinds[i]);
 	}
+}
+
+/* A peer connects to the listener that a target has put itself in place of: its end. */
+static inline int fuzz_agent_connect(const struct unix_listener_events *listener)
+{
+	int pair[2];
+	HOLDS(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+	listener->accepted(listener->data, pair[1], 1);
+	return pair[0];
 }
 
 static inline void fuzz_agent_turn(struct fuzz_agent *agent, int turns)

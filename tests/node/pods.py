@@ -77,6 +77,14 @@ class Workspace:
     def create(self, name, *containers, **more):
         return self.api.create(pod(name, self.name, *containers, **more))
 
+    def create_pair(self):
+        """The pods server and client, and the client's traffic to the server is on."""
+        self.create("server", server(8080))
+        self.wait_ready("server")
+        self.create("client", client(self.address("server"), 8080))
+        self.wait_ready("client")
+        self.wait_traffic("client")
+
     def get(self, name):
         return self.api.get("Pod", self.name, name)
 

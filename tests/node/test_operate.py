@@ -10,7 +10,7 @@ import pytest
 
 from .churn import Churn
 from .cluster import BIN_DIR, CONF_DIR
-from .pods import MODE, client, container, server
+from .pods import MODE, container, server
 from .probed import Probed
 from .product import CHART, DAEMON_SET, NAMESPACE
 from .waiting import wait_until
@@ -22,11 +22,7 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:istio-cni"
 def traffic_pair(node, make_workspace):
     """In the mesh; but the connection that stays open is older, and so none of the tunnel's."""
     workspace = make_workspace(node)
-    workspace.create("server", server(8080))
-    workspace.wait_ready("server")
-    workspace.create("client", client(workspace.address("server"), 8080))
-    workspace.wait_ready("client")
-    workspace.wait_traffic("client")
+    workspace.create_pair()
     workspace.label("ambient")
     for name in ("server", "client"):
         workspace.wait_redirection(name, "enabled")

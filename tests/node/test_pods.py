@@ -146,11 +146,7 @@ def test_a_deployment_rolls(node, make_workspace):
 def test_a_connection_of_the_tunnel_is_drained(node, make_workspace):
     """Opened inside the mesh, it goes on when the pods are released, for releaseDrainSeconds (10 here); new ones go direct at once."""
     workspace = make_workspace(node, AMBIENT)
-    workspace.create("server", server(8080))
-    workspace.wait_ready("server")
-    workspace.create("client", client(workspace.address("server"), 8080))
-    workspace.wait_ready("client")
-    workspace.wait_traffic("client")
+    workspace.create_pair()
     uids = [workspace.uid(name) for name in ("client", "server")]
     begin, events = time.monotonic(), node.product.events()
     workspace.label(None)
@@ -193,11 +189,7 @@ def test_a_static_pod(node, make_workspace):
 def test_labels_that_flap(node, make_workspace):
     """The last word counts, and nothing is lost on the way."""
     workspace = make_workspace(node)
-    workspace.create("server", server(8080))
-    workspace.wait_ready("server")
-    workspace.create("client", client(workspace.address("server"), 8080))
-    workspace.wait_ready("client")
-    workspace.wait_traffic("client")
+    workspace.create_pair()
     for pause in (0, 0, 0.05, 0.1, 0.2, 0.5, 1, 2, 0, 3):
         workspace.label("ambient")
         time.sleep(pause)

@@ -17,11 +17,7 @@ AMBIENT = {MODE: "ambient"}
 def pair(node, make_workspace):
     """A client and a server in the mesh, with traffic on; at the end nothing may be lost."""
     workspace = make_workspace(node, AMBIENT)
-    workspace.create("server", server(8080))
-    workspace.wait_ready("server")
-    workspace.create("client", client(workspace.address("server"), 8080))
-    workspace.wait_ready("client")
-    workspace.wait_traffic("client")
+    workspace.create_pair()
     yield workspace
 
 
@@ -88,11 +84,7 @@ def test_a_restart_under_churn(node, make_workspace, pair, restart):
 def test_the_tunnel_is_restarted(node, make_workspace):
     """Its connections end with it; what opens afterwards passes the new one, and `enabled` stays all the while."""
     workspace = make_workspace(node, AMBIENT)
-    workspace.create("server", server(8080))
-    workspace.wait_ready("server")
-    workspace.create("client", client(workspace.address("server"), 8080))
-    workspace.wait_ready("client")
-    workspace.wait_traffic("client")
+    workspace.create_pair()
     node.machine.programs["tunnel"].stop()
     time.sleep(1)
     assert workspace.redirection("server") == workspace.redirection("client") == "enabled"

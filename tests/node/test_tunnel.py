@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from .pods import MODE, client, container, server
+from .pods import MODE, container
 from .product import TUNNEL_SOCKET
 from .tunnel_program import TunnelProgram
 from .waiting import wait_until
@@ -34,11 +34,7 @@ def packets(node, workspace, name):
 
 def test_pods_pass_a_tunnel_of_its_own(node, make_workspace, program):
     workspace = make_workspace(node)
-    workspace.create("server", server(8080))
-    workspace.wait_ready("server")
-    workspace.create("client", client(workspace.address("server"), 8080))
-    workspace.wait_ready("client")
-    workspace.wait_traffic("client")
+    workspace.create_pair()
     program.know(workspace)
     program.start()
     # The server first: as long as it is not in the mesh nobody may reach it by HBONE, and this tunnel does not ask.
