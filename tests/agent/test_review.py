@@ -254,7 +254,8 @@ def test_the_remembered_path_is_a_plain_file_by_now(cluster):
     runtime = Runtime(cluster)
     pod = cluster.pod(starts=True)
     runtime.add(pod)
-    path, = (cluster.run_dir / "attachments").iterdir()
+    # Of a pod outside it is written after the answer.
+    path, = eventually(lambda: list((cluster.run_dir / "attachments").glob("*.json")))
     cluster.kill()
     plain = cluster.folder / "cni-plain"
     plain.touch()

@@ -39,11 +39,16 @@ class Pod:
         self.key, self.addresses, self.serves = key, addresses, serves
         self.netns = os.open(netns, os.O_RDONLY)
         self.server, self.tasks, self.accepted = None, set(), set()
+        self.is_gone = False
 
     async def serve(self):
         sock = listen_in(self.netns, PORT)
 
         async def echo(reader, writer):
+            # One that was accepted just before the pod went comes here after it.
+            if self.is_gone:
+                writer.transport.abort()
+                return
             self.accepted.add(writer)
             try:
                 while data := await reader.read(4096):
@@ -147,6 +152,7 @@ class Traffic:
 
     async def remove(self, key):
         pod = self.pods.pop(key)
+        pod.is_gone = True
         if pod.server:
             pod.server.close()
         for task in list(pod.tasks):
