@@ -40,7 +40,23 @@ struct fuzz_agent {
 	struct metrics metrics;
 	struct mesh_settings settings;
 	struct source source;
+	int lowest_free; /* descriptor, as it was before the agent came */
 };
+
+/* With the agent goes its event base, and nobody would be left to close a socket later. */
+void __wrap_drift_close_later(struct event_base *base, int fd);
+void __wrap_drift_close_later(struct event_base *base, int fd)
+{
+	(void)base;
+	close(fd);
+}
+
+static inline int fuzz_agent_lowest_free(void)
+{
+	int fd = dup(STDERR_FILENO);
+	HOLDS(fd >= 0 && close(fd) == 0);
+	return fd;
+}
 
 /* The API server is away. */
 static inline int fuzz_agent_get_pod(void *self, const char *namespace_name, const char *name, source_answer answer, void *data,
@@ -53,7 +69,7 @@ static inline int fuzz_agent_get_pod(void *self, const char *namespace_name, con
 static inline void fuzz_agent_start(struct fuzz_agent *agent, int host_netns)
 {
 	struct error error = { 0 };
-	*agent = (struct fuzz_agent){ .log = { .fd = -1 } };
+	*agent = (struct fuzz_agent){ .log = { .fd = -1 }, .lowest_free = fuzz_agent_lowest_free() };
 	redirect_init(&agent->defaults);
 	HOLDS(enablement_selectors_default(&error, &agent->selectors) == 0);
 	agent->settings = (struct mesh_settings){
@@ -82,12 +98,14 @@ static inline void fuzz_agent_start(struct fuzz_agent *agent, int host_netns)
 	mesh_set_source(agent->mesh, &agent->source);
 }
 
+/* What the target has opened on top is closed by now: no descriptor may be left over. */
 static inline void fuzz_agent_stop(struct fuzz_agent *agent)
 {
 	mesh_free(agent->mesh);
 	tunnel_server_free(agent->tunnel);
 	event_base_free(agent->base);
 	enablement_selectors_clear(&agent->selectors);
+	HOLDS(fuzz_agent_lowest_free() == agent->lowest_free);
 }
 
 /* The source has listed namespace "shop", in the mesh, and "other", outside; pods shop/pod-1 (uid u1) and other/pod-2 (u2). */
