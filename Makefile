@@ -162,7 +162,10 @@ $(BUILD)/tests/faults.so: tests/faults/faults.c
 .PHONY: units tools
 units: $(UNIT_PROGRAMS)
 # tests/budgets counts in programs of tests/bench, one of which is static: not with sanitizers, as the budgets.
-tools: $(TOOL_PROGRAMS) $(FUZZ_PROGRAMS) $(if $(SANITIZE),,$(BENCH_PROGRAMS)) $(BUILD)/tests/faults.so
+tools: helpers $(FUZZ_PROGRAMS) $(if $(SANITIZE),,$(BENCH_PROGRAMS))
+# What tests of whole programs run besides.
+.PHONY: helpers
+helpers: $(TOOL_PROGRAMS) $(BUILD)/tests/faults.so
 
 # What the build and the tests need, from Debian 12.
 PACKAGES = build-essential pkg-config git ca-certificates libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libcjson-dev \
