@@ -7,6 +7,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/file.h"
+#include "ambient/wire.h"
 #include "installer/observe/state.h"
 
 static int listen_at(struct event_base *base, struct observe *observe, const struct listen_address *address, const char *what,
@@ -73,12 +74,15 @@ bool observe_is_ready(const struct observe *observe, char *reason, size_t size)
 {
 	const struct observed *seen = &observe->seen;
 	const char *trouble = mesh_source_trouble(seen->mesh);
+	bool listens_to_plugins = seen->plugin_socket_listens(seen->data);
 	reason[0] = '\0';
-	if (!mesh_is_synced(seen->mesh))
+	if (mesh_is_stopped(seen->mesh))
+		snprintf(reason, size, "another agent has taken this node over: it listens at %s%s",
+			 listens_to_plugins ? seen->config->tunnel_socket : seen->config->run_dir,
+			 listens_to_plugins ? "" : "/" WIRE_SOCKET);
+	else if (!mesh_is_synced(seen->mesh))
 		snprintf(reason, size, "pods and namespaces have not been listed yet%s%s", trouble ? ": " : "",
 			 trouble ? trouble : "");
-	else if (!seen->plugin_socket_listens(seen->data))
-		snprintf(reason, size, "the plugin's socket in %s is not listened at", seen->config->run_dir);
 	else if (!mesh_host_rules_stand(seen->mesh))
 		snprintf(reason, size, "the host's rules for probes do not stand: the log says why");
 	else if (observe->host && !host_state(observe->host)->ready)

@@ -40,7 +40,7 @@ struct observed {
 	struct tunnel_server *tunnel;
 	struct kube_client *client; /* NULL: a folder is the source, and there are no Events */
 	const struct log *log;
-	bool (*plugin_socket_listens)(void *data);
+	bool (*plugin_socket_listens)(void *data); /* false: a successor took its path */
 	void (*set_log_level)(void *data, enum log_level level);
 	void *data;
 };
@@ -55,7 +55,7 @@ void observe_free(struct observe *observe);
 /* The host's keeper, where host.install is true: made after the observer, which hears of what its first look finds. */
 void observe_set_host(struct observe *observe, const struct host *host);
 
-/* Whether the agent does its work: sources synced, the plugin's socket listens, host rules, binary and configuration in place.
+/* Whether the agent does its work: no successor has taken over, sources synced, host rules, binary and configuration in place.
  * Never the tunnel: an agent that waits for its tunnel must not be restarted for it. False: `reason` is a sentence. */
 bool observe_is_ready(const struct observe *observe, char *reason, size_t size);
 

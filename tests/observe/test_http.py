@@ -92,6 +92,26 @@ def test_not_ready_says_why(tmp_path):
         node.close()
 
 
+@pytest.mark.parametrize("which", ["run/installer.sock", "ztunnel.sock"])
+def test_who_was_superseded_says_so(tmp_path, which):
+    """Another agent listens where plugins or the tunnel call: a person who looks at a pod that is not ready learns why."""
+    node = Node(tmp_path, tunnel=False, settings=PORTS)
+    try:
+        node.log_has("info\tready")
+        path = node.folder / which
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as successor:
+            successor.bind(f"{path}.successor")
+            successor.listen()
+            os.rename(f"{path}.successor", path)
+            eventually(lambda: ask(node, 8000, "/readyz")[0].status == 503)
+            reason = f"another agent has taken this node over: it listens at {path}"
+            assert ask(node, 8000, "/readyz")[1] == reason + "\n" and node.get("/status")["reason"] == reason
+            assert ask(node, 8000, "/healthz")[0].status == 200
+            node.log_has(f"not ready: {reason}")
+    finally:
+        node.close()
+
+
 def test_status(node, pod):
     status = node.get("/status")
     assert status["ready"] is True and status["reason"] == "" and status["node"] == "node"
