@@ -393,12 +393,7 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	if (arrival->is_new_sandbox) {
 		if (pod->sandbox.container_id)
 			arrival->replaced = strdup(pod->sandbox.container_id);
-		mesh_probe_remove(pod);
-		sandbox_forget(pod);
-		mesh_begin_anew(pod);
-		/* An Add of the new namespace replaces the old one; where none comes, a Del is needed. */
-		bool is_known = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
-		pod->tunnel = is_known ? POD_TUNNEL_KEPT : POD_TUNNEL_UNKNOWN;
+		mesh_leave_sandbox(pod);
 	}
 	pod->is_torn_down = false;
 	pod->is_releasing = false;

@@ -16,8 +16,7 @@ static void detach(struct mesh_pod *pod)
 	if (mesh_state_of(pod) != MESH_STATE_NONE)
 		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");
 	/* Unless the kubelet has reported another sandbox's addresses by now, one that no ADD told of. */
-	pod->is_torn_down = !pod->object || pod->object->addresses_count == 0 || pod->sandbox.addresses_count == 0 ||
-			    !mesh_addresses_are_others(pod->object, pod->sandbox.addresses, pod->sandbox.addresses_count);
+	pod->is_torn_down = !pod->sandbox.is_doubted;
 	sandbox_forget(pod);
 	pod->is_remembered = false;
 	mesh_begin_anew(pod);

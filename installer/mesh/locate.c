@@ -1,5 +1,7 @@
 /* Finding the network namespaces of pods that run already and that nobody remembers: one scan of the host's processes serves
- * all that wait. A pod that is not found is looked for again, later and later. */
+ * all that wait. A pod that is not found is looked for again, later and later. One whose namespace is held, but is reported at
+ * other addresses, is looked for whenever something is reported of it: only a namespace with these takes the place of the held
+ * one. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +83,21 @@ static void hold_named(struct mesh_pod *pod, const char *path)
 		pod->sandbox.netns_path = strdup(path);
 }
 
+/* Where the reported addresses are is known now: in another namespace, or in this one, which has got them meanwhile. */
+static void settle_doubt(struct mesh_pod *pod, const struct finder_wish *found)
+{
+	if (netns_id_equal(found->id, pod->sandbox.id)) {
+		pod->sandbox.is_doubted = false;
+		pod->sandbox.addresses_count = 0;
+		return;
+	}
+	mesh_log(pod, LOG_LEVEL_INFO, "namespace", "the pod has another sandbox by now, which no ADD told of");
+	mesh_leave_sandbox(pod);
+	pod->is_remembered = false;
+	hold(pod, found->netns);
+	mesh_remember_enrolled(pod->mesh);
+}
+
 static const char *cgroup_uid(const struct mesh_pod *pod)
 {
 	const char *hash = pod->object ? labels_get(&pod->object->annotations, ANNOTATION_STATIC_POD_UID) : NULL;
@@ -97,13 +114,22 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 	for (size_t i = 0; i < count; i++) {
 		wishes[i] = (struct finder_wish){ .uid = cgroup_uid(pods[i]), .netns = -1 };
 		wishes[i].addresses = mesh_pod_addresses(pods[i], &wishes[i].addresses_count);
+		if (sandbox_is_held(&pods[i]->sandbox)) {
+			wishes[i].addresses = pods[i]->object->addresses;
+			wishes[i].addresses_count = pods[i]->object->addresses_count;
+		}
 	}
 	int result = count ? finder_scan(mesh->settings.proc_dir, &mesh->host, wishes, count, &error) : 0;
 	for (size_t i = 0; i < count; i++) {
 		struct mesh_pod *pod = pods[i];
 		if (result == 0 && wishes[i].result == FINDER_FOUND) {
-			hold(pod, wishes[i].netns);
+			if (sandbox_is_held(&pod->sandbox))
+				settle_doubt(pod, &wishes[i]);
+			else
+				hold(pod, wishes[i].netns);
 			close(wishes[i].netns);
+		} else if (sandbox_is_held(&pod->sandbox)) {
+			continue;
 		} else if (!pod->decision.wanted) {
 			mesh_succeeded(pod);
 		} else if (!is_first_look) {
@@ -115,6 +141,14 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 		}
 		mesh_queue(pod);
 	}
+}
+
+static bool is_of_interest(const struct sandbox *sandbox)
+{
+	if (sandbox_is_held(sandbox))
+		return sandbox->is_doubted;
+	/* What is remembered is opened first. */
+	return !sandbox->is_doubted || !sandbox->netns_path;
 }
 
 void mesh_locate(evutil_socket_t fd, short what, void *data)
@@ -132,7 +166,7 @@ void mesh_locate(evutil_socket_t fd, short what, void *data)
 		if (!pod->is_to_be_located)
 			continue;
 		pod->is_to_be_located = false;
-		if (sandbox_is_held(&pod->sandbox) || pod->arrival || !can_be_located(pod))
+		if (pod->arrival || !can_be_located(pod) || !is_of_interest(&pod->sandbox))
 			continue;
 		if (named_path(pod)) {
 			hold_named(pod, named_path(pod));

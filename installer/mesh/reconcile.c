@@ -258,6 +258,16 @@ void mesh_begin_anew(struct mesh_pod *pod)
 	pod->began = 0;
 }
 
+void mesh_leave_sandbox(struct mesh_pod *pod)
+{
+	mesh_probe_remove(pod);
+	sandbox_forget(pod);
+	mesh_begin_anew(pod);
+	/* An Add of the new namespace replaces the old one; where none comes, a Del is needed. */
+	bool is_known = pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED;
+	pod->tunnel = is_known ? POD_TUNNEL_KEPT : POD_TUNNEL_UNKNOWN;
+}
+
 static void finish_release(struct mesh_pod *pod)
 {
 	bool was_releasing = pod->is_releasing;

@@ -159,7 +159,11 @@ int sandbox_reopen(struct mesh_pod *pod, struct error *error)
 			error->number = ENOENT;
 		return -1;
 	}
-	return sandbox_hold(pod, netns, error);
+	if (sandbox_hold(pod, netns, error) < 0)
+		return -1;
+	if (pod->sandbox.is_doubted)
+		mesh_locate_soon(pod);
+	return 0;
 }
 
 void sandbox_let_go(struct mesh_pod *pod)

@@ -21,6 +21,7 @@ struct sandbox {
 	struct netns_id id;	       /* 0, 0: the pod's namespace is not known */
 	struct pod_address *addresses; /* of prevResult */
 	size_t addresses_count;
+	bool is_doubted; /* the kubelet reports other addresses by now: it may have been made anew without an ADD */
 
 	int netns; /* -1: not held open */
 	struct redirect_session *session;
@@ -252,6 +253,8 @@ void mesh_reconcile(struct mesh_pod *pod);
 enum mesh_state mesh_state_of(const struct mesh_pod *pod);
 /* Of the ways in and out that were under way for the pod, none is any more. */
 void mesh_begin_anew(struct mesh_pod *pod);
+/* The pod has another sandbox by now than the one that is known. */
+void mesh_leave_sandbox(struct mesh_pod *pod);
 /* Whether the pod has anything of the mesh in or about it. */
 bool mesh_has_traces(const struct mesh_pod *pod);
 

@@ -203,6 +203,25 @@ void mesh_decide(struct mesh_pod *pod)
 	mesh_queue(pod);
 }
 
+/* A sandbox may be made anew by a chain that does not name us just then: no ADD tells of it, and maybe no DEL of the old one.
+ * The kubelet's word does; but an ADD comes before it, and what the kubelet reported before does not count against one. */
+static void compare_sandbox(struct mesh_pod *pod, const struct pod *put)
+{
+	size_t count = 0;
+	const struct pod_address *known = mesh_pod_addresses(pod, &count);
+	if (put->addresses_count == 0 || count == 0)
+		return;
+	if (!mesh_addresses_are_others(put, known, count)) {
+		if (pod->sandbox.addresses_count > 0)
+			pod->sandbox.is_doubted = false;
+		return;
+	}
+	if (pod->object && !mesh_addresses_are_others(put, pod->object->addresses, pod->object->addresses_count))
+		return;
+	pod->is_torn_down = false;
+	pod->sandbox.is_doubted = true;
+}
+
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod)
 {
 	struct pod *put = *object;
@@ -213,12 +232,11 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	    replace_text(&pod->service_account, put->service_account) < 0)
 		return error_set(error, ENOMEM, "cannot keep pod %s/%s", put->namespace_name, put->name);
 	mesh->settings.metrics->changes[pod->object ? METRICS_CHANGE_UPDATE : METRICS_CHANGE_ADD]++;
-	/* A sandbox that was made anew, by a chain that did not name us just then: no ADD will tell of it. */
-	if (pod->is_torn_down && pod->object && put->addresses_count > 0 &&
-	    mesh_addresses_are_others(put, pod->object->addresses, pod->object->addresses_count))
-		pod->is_torn_down = false;
+	compare_sandbox(pod, put);
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
+	if (pod->sandbox.is_doubted)
+		mesh_locate_soon(pod);
 	pod->is_listed = true;
 	mesh_missed_is_over(pod);
 	mesh_mirror_seen(pod);

@@ -370,16 +370,19 @@ def test_an_uninstallation_that_takes_its_time(new_cluster, tmp_path):
     assert pod.annotation() is None
 
 
-@pytest.mark.parametrize("order", ["DEL first", "DEL late"])
+@pytest.mark.parametrize("order", ["DEL first", "DEL late", "no DEL", "no DEL of one that was found", "no DEL, agent away"])
 def test_a_sandbox_made_anew_without_an_add(cluster, order):
     """The primary CNI had just rewritten the chain without us: the new sandbox is found like any pod that runs."""
     runtime = Runtime(cluster)
     cluster.join()
     old = cluster.pod(starts=True, name="cart")
-    runtime.add(old)
+    if order != "no DEL of one that was found":
+        runtime.add(old)
     old.starts = False
     old.show()
     cluster.enabled([old])
+    if order == "no DEL, agent away":
+        cluster.kill()
     shutil.rmtree(cluster.proc / str(old.holder.pid))
     if order == "DEL first":
         runtime.delete(old)
@@ -391,5 +394,30 @@ def test_a_sandbox_made_anew_without_an_add(cluster, order):
         eventually(lambda: cluster.api.get("pods", "shop", "cart")["status"]["podIP"] == new.address)
         time.sleep(0.3)
         runtime.delete(old)
+    if order == "no DEL, agent away":
+        cluster.start()
     new.enter()
+    cluster.enabled([new])
     assert cluster.probes() == {new.address, new.address6}
+
+
+def test_what_is_reported_of_an_older_sandbox_does_not_count(cluster):
+    """The kubelet reports a new sandbox's addresses some time after its ADD; till then whatever changes in the object comes with
+    the old ones. Even where the old sandbox's namespace lives on."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    old = cluster.pod(starts=True, name="cart")
+    runtime.add(old)
+    old.starts = False
+    old.show()
+    cluster.enabled([old])
+    new = cluster.pod(show=False, name="cart")
+    new.uid = old.uid
+    (cluster.proc / str(new.holder.pid) / "cgroup").write_text(f"0::/kubepods/besteffort/pod{new.uid}/{new.number:064x}\n")
+    runtime.add(new)
+    old.show(seen="late")
+    time.sleep(0.5)
+    assert cluster.probes() == {new.address, new.address6} and new.redirects()
+    new.show(seen="now")
+    time.sleep(0.3)
+    assert new.is_in() and "which no ADD told of" not in cluster.log()

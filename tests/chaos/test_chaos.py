@@ -77,8 +77,13 @@ class Chaos:
 
     def fail(self, what):
         history = "\n".join(self.events.history)
+        try:
+            pods = "\n".join(json.dumps(pod) for pod in self.world.get("/pods"))
+        except Exception as error:  # it may be down, or the reason
+            pods = repr(error)
         raise Failure(f"seed {SEED} (make chaos SEED={SEED}), event {len(self.events.history)}:\n{what}\n\nhistory:\n{history}\n\n"
-                             f"the agent's last words:\n{self.world.log()[-6000:]}")
+                      f"the agent's pods:\n{pods}\n\n"
+                      f"the agent's last words:\n{self.world.log()[-12000:]}")
 
     def differences(self):
         """At rest; the records are settled."""
