@@ -374,3 +374,39 @@ def test_a_successor_with_another_plugin_is_not_fought(new_node, tmp_path):
     predecessor.terminate()
     assert predecessor.wait(10) == 0
     assert installed.read_bytes() == newer
+
+
+def test_pods_that_the_predecessor_had_not_delivered_yet(node):
+    """An agent hands over while the tunnel has not answered: for a pod that runs, whose guard stands, and a new one, whose rules do;
+    another is only labelled in that moment. The successor's snapshot names them with their namespaces, and no redirect of a pod that
+    runs stands before the tunnel has accepted it."""
+    runtime = Runtime(node)
+    node.join()
+    delivered = node.pod().enter()
+    node.tunnel.hold(True)
+    running = node.pod()
+    eventually(running.has_table)
+    new = node.pod(starts=True)
+    process = runtime.start("ADD", new)
+    eventually(new.redirects)
+    labelled = node.pod(show=False)
+    predecessor = node.agent
+    node.start()
+    labelled.show()
+    eventually(labelled.has_table)
+    assert not running.redirects() and not labelled.redirects() and process.poll() is None
+    handles = delivered.handles()
+    node.tunnel.hold(False)
+    assert runtime.finish(process)[0] == 0, node.log()
+    for pod in node.pods_made:
+        pod.enter()
+    node.tunnel.wait(lambda: node.tunnel.is_ready)
+    kinds = [event["event"] for event in node.tunnel.events]
+    since = len(kinds) - kinds[::-1].index("connected")
+    snapshot = node.tunnel.events[since:kinds.index("snapshot-sent", since)]
+    assert {delivered.uid, running.uid} <= {event["uid"] for event in snapshot if event["event"] == "add"}, snapshot
+    assert not {"keep", "delete"} & set(kinds[since:]) and delivered.handles() == handles
+    predecessor.terminate()
+    assert predecessor.wait(10) == 0
+    time.sleep(0.2)
+    assert all(pod.is_in() for pod in node.pods_made)
