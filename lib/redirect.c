@@ -19,6 +19,7 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netlink/socket.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,6 +130,11 @@ int redirect_look(struct redirect_session *session, struct error *error, enum re
 uint32_t redirect_session_port(const struct redirect_session *session)
 {
 	return nft_socket_port(session->nft);
+}
+
+uint32_t redirect_session_route_port(const struct redirect_session *session)
+{
+	return nl_socket_get_local_port(session->route);
 }
 
 /* No object, no rule: the batch remembers that memory was missing. */

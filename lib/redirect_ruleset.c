@@ -65,6 +65,7 @@ static void add_rule(struct ruleset *ruleset, enum ruleset_chain_id chain, const
 	rule->chain = chain;
 	rule->name = name;
 	rule->outcome = outcome;
+	rule->statements_count = 0;
 	for (size_t i = 0; i < count; i++) {
 		/* What people ask about is counted, right before its verdict. */
 		if (i == count - 1 && outcome != REDIRECT_OUTCOME_NONE)
@@ -418,8 +419,11 @@ static int make_sets(struct ruleset *ruleset, const struct redirect *redirect, s
 
 int ruleset_make(const struct redirect *redirect, enum redirect_stage stage, struct error *error, struct ruleset *ret_ruleset)
 {
-	cleanup_ruleset struct ruleset ruleset = { 0 };
+	/* Not zeroed: add_rule writes each one whole, and most are not used. */
+	cleanup_ruleset struct ruleset ruleset = { .rules = malloc(RULESET_RULES_MAX * sizeof *ruleset.rules) };
 
+	if (!ruleset.rules)
+		return error_set(error, ENOMEM, "cannot make the rules");
 	if (redirect->dns_capture)
 		zone_chains(&ruleset);
 	input_chain(&ruleset);
@@ -442,5 +446,6 @@ void ruleset_clear(struct ruleset *ruleset)
 {
 	for (size_t i = 0; i < SET_COUNT; i++)
 		free(ruleset->sets[i].elements);
+	free(ruleset->rules);
 	*ruleset = (struct ruleset){ 0 };
 }

@@ -109,7 +109,7 @@ struct ruleset_rule {
 struct ruleset {
 	bool chains[CHAIN_COUNT]; /* which of them are there */
 	struct ruleset_set sets[SET_COUNT];
-	struct ruleset_rule rules[RULESET_RULES_MAX]; /* chain by chain, in the order of evaluation */
+	struct ruleset_rule *rules; /* RULESET_RULES_MAX; chain by chain, in the order of evaluation */
 	size_t rules_count;
 };
 

@@ -57,6 +57,17 @@ void route_socket_close(struct nl_sock *socket)
 	nl_socket_free(socket);
 }
 
+/* libnl's own choice is a page, zeroed, for a message of some dozen bytes. NULL: no memory. */
+static struct nl_msg *make_message(int type, int flags)
+{
+	struct nl_msg *message = nlmsg_alloc_size(MESSAGE_SIZE);
+	if (message && !nlmsg_put(message, NL_AUTO_PORT, NL_AUTO_SEQ, type, 0, flags)) {
+		nlmsg_free(message);
+		return NULL;
+	}
+	return message;
+}
+
 /* One thing that is added or removed: what it is in a message, and what came of it. */
 struct request {
 	struct nl_msg *message;
@@ -91,7 +102,7 @@ static int add_rule_request(struct requests *requests, int family, int type, int
 	static const char *const names[] = { "IPv4 rule fwmark 0x111/0xfff lookup 100",
 					     "IPv6 rule fwmark 0x111/0xfff lookup 100" };
 	struct fib_rule_hdr header = { .family = (uint8_t)family, .action = FR_ACT_TO_TBL, .table = REDIRECT_ROUTE_TABLE };
-	cleanup_nl_msg struct nl_msg *message = nlmsg_alloc_simple(type, NLM_F_REQUEST | NLM_F_ACK | flags);
+	cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0 ||
 	    nla_put_u32(message, FRA_PRIORITY, REDIRECT_RULE_PREFERENCE) < 0 ||
 	    nla_put_u32(message, FRA_FWMARK, REDIRECT_CONNECTION_MARK) < 0 ||
@@ -113,7 +124,7 @@ static int add_route_request(struct requests *requests, int family, int type, in
 		.rtm_scope = RT_SCOPE_HOST,
 		.rtm_type = RTN_LOCAL,
 	};
-	cleanup_nl_msg struct nl_msg *message = nlmsg_alloc_simple(type, NLM_F_REQUEST | NLM_F_ACK | flags);
+	cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0 ||
 	    nla_put_u32(message, RTA_OIF, LOOPBACK_INDEX) < 0)
 		return error_set(error, ENOMEM, "cannot build the route");
@@ -126,7 +137,7 @@ static int add_loopback_request(struct requests *requests, struct error *error)
 	struct ifinfomsg header = {
 		.ifi_family = AF_UNSPEC, .ifi_index = LOOPBACK_INDEX, .ifi_flags = IFF_UP, .ifi_change = IFF_UP
 	};
-	cleanup_nl_msg struct nl_msg *message = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
+	cleanup_nl_msg struct nl_msg *message = make_message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0)
 		return error_set(error, ENOMEM, "cannot build the request that brings lo up");
 	return keep_request(requests, &message, "bringing lo up", AF_UNSPEC);
@@ -212,7 +223,7 @@ static int dump(struct nl_sock *socket, int type, int family, int (*look)(const 
 	char body[sizeof(struct rtmsg)] = { 0 };
 	memcpy(body, &header, sizeof header);
 	for (int attempt = 0; attempt < 16; attempt++) {
-		cleanup_nl_msg struct nl_msg *message = nlmsg_alloc_simple(type, NLM_F_REQUEST | NLM_F_DUMP);
+		cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_DUMP);
 		if (!message || nlmsg_append(message, body, sizeof body, NLMSG_ALIGNTO) < 0)
 			return -ENOMEM;
 		struct nlmsghdr *request = nlmsg_hdr(message);

@@ -106,8 +106,10 @@ void redirect_session_close(struct redirect_session *session); /* NULL is fine *
 void redirect_session_closep(struct redirect_session **session);
 #define cleanup_redirect_session __attribute__((cleanup(redirect_session_closep)))
 
-/* The netlink port through which the session commits: a change notification that bears it is an own change. */
+/* The netlink ports through which the session commits rules, and changes routes: a change notification that bears the one of
+ * its kind is an own change. */
 uint32_t redirect_session_port(const struct redirect_session *session);
+uint32_t redirect_session_route_port(const struct redirect_session *session);
 
 /* What stands in the namespace, by a look at our table and its chains only: no comparison (see redirect_verify). In a namespace
  * in which nobody ever committed it costs one question. */

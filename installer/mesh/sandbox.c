@@ -79,8 +79,10 @@ static void changed(void *data, const struct drift *drift)
 {
 	struct mesh_pod *pod = data;
 	struct sandbox *sandbox = &pod->sandbox;
+	uint32_t own = drift->kind == DRIFT_NFTABLES ? redirect_session_port(sandbox->session)
+						     : redirect_session_route_port(sandbox->session);
 	/* What the kernel does by itself (port 0) counts: lo going down takes the route along. */
-	if (drift->kind == DRIFT_NFTABLES && drift->port != 0 && drift->port == redirect_session_port(sandbox->session))
+	if (drift->port != 0 && drift->port == own)
 		return;
 	/* The plugin writes there until it reports. */
 	if (pod->arrival && sandbox->standing == REDIRECT_STANDING_NOTHING)
