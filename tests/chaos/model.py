@@ -115,11 +115,13 @@ class Judge:
             self.counts[f"packets, {state}"] += 1
             if is_first is False:
                 return
-            if record.has_cause(("edited",), packet.time, packet.time):
+            if packet.asked:
+                state = record.state_at(packet.asked)
+            if record.has_cause(("edited",), packet.asked or packet.time, packet.time):
                 self.counts["packets with a cause"] += 1
                 return
             what = (f"{packet.source} {packet.sport} > {packet.destination} {packet.dport} flags {packet.flags:#x}, {packet.length} "
-                    f"bytes, at {packet.time:.3f}, {record.name} is {state} since {record.times[-1]:.3f}")
+                    f"bytes, at {packet.time:.3f} (asked at {packet.asked or 0:.3f}), {record.name} is {state} since {record.times[-1]:.3f}")
             if is_first is None:
                 if state == "in" and not packet.marked and packet.length > 0:
                     self.violation(f"a connection left the tunnel in its middle: {what}")

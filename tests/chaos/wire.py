@@ -1,8 +1,9 @@
 """Every TCP packet that leaves a pod, seen from outside: at the node's end of the pod's veth. The tunnel's packets have its traffic
 class (peers/tunnel.py), an application's have none.
 
-A connection is judged by its first packet here: the SYN of one that the pod opens, the SYN-ACK of one that it accepts. What follows
-belongs to it. A packet of a connection whose beginning was never seen left the tunnel in the middle."""
+A connection is judged by its first packet here: the SYN of one that the pod opens, the SYN-ACK of one that it accepts, at the moment
+when its SYN came to the pod (the answer may be a second late: a neighbour has to be found, or the SYN has to come again). What
+follows belongs to it. A packet of a connection whose beginning was never seen left the tunnel in the middle."""
 import collections
 import ctypes
 import socket
@@ -18,21 +19,33 @@ ETH_P_ALL, PACKET_OUTGOING = 3, 4
 SO_TIMESTAMPNS, SO_ATTACH_FILTER, SOL_PACKET, PACKET_STATISTICS, SO_RCVBUFFORCE = 35, 26, 263, 6, 33
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 
-Packet = collections.namedtuple("Packet", "time interface source sport destination dport flags sequence marked length")
+Packet = collections.namedtuple("Packet", "time interface source sport destination dport flags sequence acknowledged marked length asked",
+                                defaults=[None])  # asked: when the SYN came that it answers
 
-# TCP over IPv4 or IPv6 (without extension headers: our programs send none) that comes in at an interface; its first 120 bytes.
+# TCP over IPv4 or IPv6 (without extension headers: our programs send none) that comes in at an interface, and the SYNs that go out to
+# a pod; the first 120 bytes.
 FILTER = [
     (0x20, 0, 0, 0xfffff004),       # 0  load packet type
-    (0x15, 7, 0, PACKET_OUTGOING),  # 1  == outgoing: 9
+    (0x02, 0, 0, 0),                # 1  remember it
     (0x28, 0, 0, 12),               # 2  load ethertype
-    (0x15, 0, 2, 0x0800),           # 3  == IPv4, else 6
+    (0x15, 0, 5, 0x0800),           # 3  == IPv4, else 9
     (0x30, 0, 0, 23),               # 4  load protocol
-    (0x05, 0, 0, 2),                # 5  8
-    (0x15, 0, 2, 0x86dd),           # 6  == IPv6, else 9
-    (0x30, 0, 0, 20),               # 7  load next header
-    (0x15, 1, 0, 6),                # 8  == TCP: 10
-    (0x06, 0, 0, 0),                # 9  nothing
-    (0x06, 0, 0, 120)]              # 10
+    (0x15, 0, 14, 6),               # 5  == TCP, else 20
+    (0xb1, 0, 0, 14),               # 6  length of the IP header
+    (0x50, 0, 0, 27),               # 7  load TCP flags
+    (0x05, 0, 0, 4),                # 8  13
+    (0x15, 0, 10, 0x86dd),          # 9  == IPv6, else 20
+    (0x30, 0, 0, 20),               # 10 load next header
+    (0x15, 0, 8, 6),                # 11 == TCP, else 20
+    (0x30, 0, 0, 67),               # 12 load TCP flags
+    (0x54, 0, 0, 18),               # 13 SYN and ACK
+    (0x07, 0, 0, 0),                # 14 kept
+    (0x60, 0, 0, 0),                # 15 packet type
+    (0x15, 0, 2, PACKET_OUTGOING),  # 16 == outgoing, else 19
+    (0x87, 0, 0, 0),                # 17 flags
+    (0x15, 0, 1, 2),                # 18 == SYN alone, else 20
+    (0x06, 0, 0, 120),              # 19
+    (0x06, 0, 0, 0)]                # 20 nothing
 
 
 class _Program(ctypes.Structure):
@@ -61,8 +74,8 @@ def parse(time, interface, data):
         return None
     if len(data) < at + 20:
         return None
-    sport, dport, sequence = struct.unpack_from("!HHI", data, at)
-    return Packet(time, interface, source, sport, destination, dport, data[at + 13], sequence, marked,
+    sport, dport, sequence, acknowledged = struct.unpack_from("!HHII", data, at)
+    return Packet(time, interface, source, sport, destination, dport, data[at + 13], sequence, acknowledged, marked,
                   length - (data[at + 12] >> 4) * 4)
 
 
@@ -73,6 +86,7 @@ class Wire:
     def __init__(self, host, interfaces, judge):
         self.interfaces, self.judge = interfaces, judge
         self.begun = {}   # connection as the pod sees it: the sequence number of its first packet
+        self.asked = {}   # the same, of those that others open: the sequence number of their SYN, and when it came first
         self.seen, self.lost, self.failure = 0, 0, None
         with host:
             self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -92,11 +106,15 @@ class Wire:
                 except socket.timeout:
                     continue
                 interface = address[0]
-                if interface not in self.interfaces or address[2] == PACKET_OUTGOING:
+                if interface not in self.interfaces:
                     continue
                 seconds, nanoseconds = struct.unpack("=qq", control[0][2][:16])
                 packet = parse(seconds + nanoseconds / 1e9, interface, data)
-                if packet:
+                if packet and address[2] == PACKET_OUTGOING:
+                    key = interface, packet.destination, packet.dport, packet.source, packet.sport
+                    if key not in self.asked or self.asked[key][0] != packet.sequence:
+                        self.asked[key] = packet.sequence, packet.time
+                elif packet:
                     self.seen += 1
                     self._look(packet)
         except Exception as error:
@@ -108,6 +126,9 @@ class Wire:
         if packet.flags & SYN:
             is_first = self.begun.get(key) != packet.sequence
             self.begun[key] = packet.sequence
+            sequence, when = self.asked.get(key, (None, None))
+            if packet.flags & ACK and sequence is not None and (sequence + 1) % 2**32 == packet.acknowledged:
+                packet = packet._replace(asked=when)
         else:
             is_first = False if key in self.begun else None
         self.judge(packet, is_first, not packet.flags & ACK)
