@@ -3,7 +3,10 @@
  * The question is answered from the store. A pod that the watch has not shown yet is read once from the source; where the
  * source is away, what is known of the namespace decides, as it would in the plugin. Then the order is strict, since nothing
  * runs yet: rules (the plugin's), probe address, the tunnel's Add, success. From the decision to the report the namespace is
- * the plugin's alone. Whatever ends the ADD otherwise takes back what was done here; the plugin takes back what it did. */
+ * the plugin's alone. Whatever ends the ADD otherwise takes back what was done here; the plugin takes back what it did.
+ *
+ * Of ADDs of one sandbox at the same moment the first leads and the others follow: they are answered when it has succeeded, and
+ * refused with it, since its plugin takes away rules that are theirs too. An ADD of another sandbox of the pod ends it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -21,6 +24,7 @@
 enum arrival_stage {
 	ARRIVAL_WAITS,	   /* for the source to know pod and namespace */
 	ARRIVAL_READS,	   /* the pod from the source */
+	ARRIVAL_FOLLOWS,   /* another ADD of the same sandbox, which has been decided */
 	ARRIVAL_APPLIES,   /* the plugin does */
 	ARRIVAL_IN_TUNNEL, /* an Add is on its way, or no tunnel is connected */
 };
@@ -48,6 +52,8 @@ static void arrival_free(struct mesh_arrival *arrival)
 		arrival->pod->arrival = NULL;
 	if (arrival->request)
 		arrival->mesh->source.cancel(arrival->mesh->source.self, arrival->request);
+	if (arrival->mesh->next_arrival == arrival)
+		arrival->mesh->next_arrival = TAILQ_NEXT(arrival, all);
 	TAILQ_REMOVE(&arrival->mesh->arrivals, arrival, all);
 	attachment_clear(&arrival->attachment);
 	free(arrival->replaced);
@@ -56,6 +62,34 @@ static void arrival_free(struct mesh_arrival *arrival)
 	if (arrival->deadline)
 		event_free(arrival->deadline);
 	free(arrival);
+}
+
+static bool is_of_sandbox(const struct mesh_arrival *arrival, const char *container_id)
+{
+	return strcmp(arrival->attachment.container_id, container_id) == 0;
+}
+
+/* The ADD of a sandbox that has been decided; NULL: none. */
+static struct mesh_arrival *find_leader(const struct mesh *mesh, const char *container_id)
+{
+	struct mesh_arrival *arrival;
+	TAILQ_FOREACH(arrival, &mesh->arrivals, all)
+	{
+		if (arrival->pod && is_of_sandbox(arrival, container_id))
+			break;
+	}
+	return arrival;
+}
+
+static struct mesh_arrival *find_follower(const struct mesh *mesh, const char *container_id)
+{
+	struct mesh_arrival *arrival;
+	TAILQ_FOREACH(arrival, &mesh->arrivals, all)
+	{
+		if (arrival->stage == ARRIVAL_FOLLOWS && is_of_sandbox(arrival, container_id))
+			break;
+	}
+	return arrival;
 }
 
 /* What was done here for the pod that does not arrive. */
@@ -96,9 +130,15 @@ static void log_outcome(const struct mesh_arrival *arrival, enum log_level level
 		  (clock_seconds() - arrival->began) * 1000, reason);
 }
 
+static void look(struct mesh_arrival *arrival);
+static void refuse_followers(struct mesh *mesh, const char *container_id, const char *why);
+
+/* Tells the plugin how it ended. Those that follow are answered, or refused too. */
 static void finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)
 {
 	struct mesh *mesh = arrival->mesh;
+	bool has_led = arrival->stage == ARRIVAL_APPLIES || arrival->stage == ARRIVAL_IN_TUNNEL;
+	cleanup_free char *container_id = has_led ? steal_pointer(arrival->attachment.container_id) : NULL;
 	struct metrics *metrics = mesh->settings.metrics;
 	struct mesh_arrival_listener listener = arrival->listener;
 	double now = clock_seconds();
@@ -115,6 +155,20 @@ static void finish(struct mesh_arrival *arrival, enum cni_code code, const char 
 	}
 	arrival_free(arrival);
 	listener.finished(listener.data, code, message);
+	if (has_led && code != CNI_OK)
+		refuse_followers(mesh, container_id, message);
+	/* The next of them leads, and the others go on following. */
+	while (has_led && code == CNI_OK && !find_leader(mesh, container_id) && (arrival = find_follower(mesh, container_id)))
+		look(arrival);
+}
+
+static void refuse_followers(struct mesh *mesh, const char *container_id, const char *why)
+{
+	struct mesh_arrival *arrival;
+	char message[1400];
+	snprintf(message, sizeof message, "another ADD of the same sandbox was under way, and did not succeed: %s", why);
+	while ((arrival = find_follower(mesh, container_id)))
+		finish(arrival, CNI_TRY_AGAIN_LATER, message);
 }
 
 /* The pod starts outside the mesh. */
@@ -146,8 +200,6 @@ static void wait_for(struct mesh_arrival *arrival, const char *what)
 	arrival->stage = ARRIVAL_WAITS;
 	snprintf(arrival->waits_for, sizeof arrival->waits_for, "%s", what);
 }
-
-static void look(struct mesh_arrival *arrival);
 
 /* The source does not know the pod, or can't be asked. */
 static void decide_without_pod(struct mesh_arrival *arrival, const char *why)
@@ -271,8 +323,12 @@ static void look(struct mesh_arrival *arrival)
 		finish(arrival, CNI_INVALID_NAMESPACE, why);
 		return;
 	}
+	if (pod->arrival && is_of_sandbox(pod->arrival, attachment->container_id)) {
+		arrival->stage = ARRIVAL_FOLLOWS;
+		return;
+	}
 	if (pod->arrival)
-		finish(pod->arrival, CNI_TRY_AGAIN_LATER, "another ADD of the same pod has come");
+		finish(pod->arrival, CNI_TRY_AGAIN_LATER, "an ADD of another sandbox of the same pod has come");
 	/* What is decided now holds for this ADD, whatever changes meanwhile: reconciling follows. */
 	redirect_clear(&attachment->redirect);
 	if (redirect_copy(&pod->wanted, &error, &attachment->redirect) < 0) {
@@ -318,6 +374,12 @@ static void deadline_passed(evutil_socket_t fd, short what, void *data)
 	(void)what;
 	if (arrival->stage == ARRIVAL_APPLIES) {
 		finish(arrival, CNI_TRY_AGAIN_LATER, "the plugin did not report");
+		return;
+	}
+	/* Refused alone, its plugin would take away the rules of the one that it follows. */
+	if (arrival->stage == ARRIVAL_FOLLOWS) {
+		finish(find_leader(arrival->mesh, arrival->attachment.container_id), CNI_TRY_AGAIN_LATER,
+		       "another ADD of the same sandbox could wait no longer");
 		return;
 	}
 	if (arrival->stage == ARRIVAL_WAITS || arrival->stage == ARRIVAL_READS) {
@@ -496,17 +558,23 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 void mesh_arrival_abandon(struct mesh_arrival *arrival)
 {
 	arrival->mesh->settings.metrics->plugin_requests[METRICS_VERB_ADD][METRICS_PLUGIN_ABANDONED]++;
+	struct mesh *mesh = arrival->mesh;
+	cleanup_free char *led = arrival->pod ? steal_pointer(arrival->attachment.container_id) : NULL;
 	if (arrival->pod)
 		mesh_log(arrival->pod, LOG_LEVEL_WARN, "add", "the plugin went away before the pod was in the mesh");
 	take_back(arrival);
 	arrival_free(arrival);
+	/* It may have been killed, or may just take its rules away. */
+	if (led)
+		refuse_followers(mesh, led, "its plugin went away");
 }
 
 void mesh_arrivals_look(struct mesh *mesh)
 {
-	struct mesh_arrival *next;
-	for (struct mesh_arrival *arrival = TAILQ_FIRST(&mesh->arrivals); arrival; arrival = next) {
-		next = TAILQ_NEXT(arrival, all);
+	mesh->next_arrival = TAILQ_FIRST(&mesh->arrivals);
+	while (mesh->next_arrival) {
+		struct mesh_arrival *arrival = mesh->next_arrival;
+		mesh->next_arrival = TAILQ_NEXT(arrival, all);
 		if (arrival->stage == ARRIVAL_WAITS)
 			look(arrival);
 		else if (arrival->stage == ARRIVAL_IN_TUNNEL)

@@ -148,6 +148,7 @@ struct mesh {
 	size_t namespaces_count;
 	void *namespaces_by_name;
 	struct mesh_arrivals arrivals;
+	struct mesh_arrival *next_arrival; /* of a walk over them, each step of which may end others */
 	struct closings closings;
 
 	struct event *run;    /* the queue is to be worked on */

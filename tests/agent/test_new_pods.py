@@ -260,6 +260,81 @@ def test_fifty_at_once(node, runtime):
     assert not any(pod.has_table() for pod in pods) and not runtime.attachments()
 
 
+@pytest.mark.parametrize("others", ["the same ADD", "another interface"])
+@pytest.mark.parametrize("moment", ["at once", "in the tunnel"])
+def test_adds_of_one_sandbox_at_the_same_moment(node, runtime, others, moment):
+    """A runtime whose time was up, or a meta plugin with two interfaces. The first leads, the others follow: were it refused for
+    them, it would take the rules away that they have just put there."""
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    more = {"interface": "net1", "ips": ["192.0.2.7/24"]} if others == "another interface" else {}
+    processes = [runtime.start("ADD", pod)]
+    if moment == "in the tunnel":
+        eventually(pod.redirects)
+    processes += [runtime.start("ADD", pod, **more) for _ in range(2)]
+    time.sleep(0.2)
+    assert not any(process.poll() for process in processes)
+    node.tunnel.hold(False)
+    answers = [runtime.finish(process) for process in processes]
+    assert [status for status, _ in answers] == [0, 0, 0], answers
+    assert pod.is_in() and len(runtime.attachments()) == (2 if more else 1)
+    if more:
+        runtime.delete(pod, interface="net1")
+        assert pod.is_in()
+    runtime.delete(pod)
+    pod.exit()
+
+
+@pytest.mark.parametrize("end", ["refused", "killed", "out of time"])
+def test_adds_of_one_sandbox_of_which_the_first_fails(node, runtime, end):
+    """The runtime tries again; nothing is left, and none has succeeded whose rules another took away."""
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    if end == "refused":
+        node.tunnel.refuse[pod.uid] = "no room"
+    first = runtime.start("ADD", pod, config={"timeoutSeconds": 20})
+    eventually(pod.redirects)
+    followers = [runtime.start("ADD", pod, config={"timeoutSeconds": 1 if end == "out of time" else 5}) for _ in range(2)]
+    time.sleep(0.2)
+    if end == "killed":
+        first.kill()
+        first.wait()
+    elif end == "refused":
+        node.tunnel.hold(False)
+    for process in followers:
+        status, error = runtime.finish(process)
+        assert status == 1 and error["code"] == 11 and "another ADD of the same sandbox" in error["msg"], error
+    if end != "killed":
+        status, error = runtime.finish(first)
+        assert status == 1 and error["code"] == (102 if end == "refused" else 11), error
+    assert not pod.traces() and not runtime.attachments()
+    node.tunnel.hold(False)
+    node.tunnel.refuse.clear()
+    runtime.add(pod)
+    assert pod.is_in()
+
+
+def test_an_add_of_a_newer_sandbox_ends_the_older_ones(node, runtime):
+    """The kubelet gave the first up and made the pod's sandbox anew while its plugin was still waiting."""
+    node.join()
+    old = node.pod(starts=True, name="cart")
+    node.tunnel.hold(True)
+    first = [runtime.start("ADD", old, container="old") for _ in range(2)]
+    eventually(old.redirects)
+    new = node.pod(show=False, starts=True, name="cart")
+    new.uid = old.uid
+    second = runtime.start("ADD", new, container="new")
+    for process in first:
+        status, error = runtime.finish(process)
+        assert status == 1 and error["code"] == 11 and "another sandbox" in error["msg"], error
+    assert not old.traces()
+    node.tunnel.hold(False)
+    assert runtime.finish(second)[0] == 0
+    assert new.is_in() and len(runtime.attachments()) == 1
+
+
 def test_a_sandbox_made_anew(node, runtime):
     """The same uid in another namespace with another address; the old one's DEL comes late."""
     node.join()
