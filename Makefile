@@ -229,6 +229,12 @@ fuzz: deps fuzz-deps ## fuzz every parser for TIME seconds each; findings are le
 	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/fuzz/run $(TIME) $(TARGETS)
 fuzz-built: $(FUZZ_PROGRAMS)
 
+# MUTANTS: words; those alone whose claim, file or tests hold one of them.
+.PHONY: mutants
+mutants: deps ## break each claim of docs/security.md in turn: its tests must fail; some twenty minutes
+	@tests/deps $(PAGE_PACKAGES)
+	@AMBIENT_BUILD=$(abspath $(BUILD)) PYTHONPATH=tests /usr/bin/python3 -m security.mutations $(MUTANTS)
+
 # SEED: replay; TIME: seconds.
 .PHONY: chaos soak
 chaos: deps ## random events on a whole node against a model, for TIME seconds (SEED=N: the same events again)

@@ -132,6 +132,7 @@ def test_never_selected(node, why):
     witness.enter()
     time.sleep(0.1)
     assert not pod.traces() and pod.uid not in node.tunnel.workloads and not pod.is_probed()
+    assert pod.view()["wanted"] is False, "what keeps it out is no more than that it can't be found"
     # And a pod that comes to be so leaves.
     if why != "it has the host's network" and why != "it is in an excluded namespace":
         NEVER[why](witness)

@@ -4,7 +4,7 @@
     with tree.with_mutation(mutation) as build:     # a build folder; the copy is as it was afterwards
         outcomes = tree.run_tests(mutation.tests)
 
-The copy lies below build/mutants and is kept: a mutation compiles the file that it changes and links again. Two processes with the
+Whoever runs other programs on it runs them behind ALONE. The copy lies below build/mutants and is kept: a mutation compiles the file that it changes and links again. Two processes with the
 same name wait for each other; with names of their own they don't meet."""
 import contextlib
 import dataclasses
@@ -20,6 +20,9 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build"))
 # Both programs, and what tests in Python run besides.
 PROGRAMS = ("all", "helpers")
+# A broken product may do what it must not: it sees another host network, and its mounts and processes go with the tests.
+ALONE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+         "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Tree:
 
     def make(self, *targets):
         """Raises with make's last words."""
-        done = subprocess.run(["nice", "make", "-s", "BUILD=build", "VERSION=mutant", "WERROR=", *targets], cwd=self.root, check=False,
+        done = subprocess.run(["nice", "make", "-s", "BUILD=build", "VERSION=mutant", "WERROR=-Werror=implicit-function-declaration", *targets], cwd=self.root, check=False,
                               env={**os.environ, "MAKEFLAGS": "", "CI": ""}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"make {' '.join(targets)}: {done.stdout[-3000:]}")
@@ -110,13 +113,13 @@ class Tree:
             write(before)
 
     def run_tests(self, names, seconds=300):
-        """{name: Outcome}. Names are FILE.py::FUNCTION, a C file of tests/unit, or one of tests/fuzz, whose corpus is replayed."""
+        """{name: Outcome}. They run in a network of their own. Names are FILE.py::FUNCTION, a C file of tests/unit, or one of tests/fuzz, whose corpus is replayed."""
         outcomes = {name: self._run_program(name) for name in names if name.endswith(".c")}
         return {**outcomes, **self._run_pytest([name for name in names if name not in outcomes], seconds)}
 
     def _run(self, command, seconds):
         """(status or None, what it wrote)"""
-        with subprocess.Popen(["nice", *map(str, command)], cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        with subprocess.Popen([*ALONE, "nice", *map(str, command)], cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               start_new_session=True, text=True, errors="replace",
                               env={**os.environ, "AMBIENT_BUILD": str(self.build), "COLUMNS": "400"}) as process:
             try:

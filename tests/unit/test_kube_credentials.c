@@ -1,6 +1,7 @@
 /* Credentials: a service account, every key of a kubeconfig, and the words for what is wrong with one. */
 #include "tests/unit/cmocka_headers.h"
 
+#include <malloc.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -12,6 +13,21 @@
 #include "ambient/cleanup.h"
 #include "ambient/file.h"
 #include "installer/kube/credentials.h"
+
+#ifndef __SANITIZE_ADDRESS__
+/* What is freed is looked at first, whoever frees it. Volatile: the compiler knows that free(3) changes nothing of ours. */
+static const char *volatile secret;
+static volatile size_t seen_in_freed;
+
+void __libc_free(void *block);
+
+void free(void *block) /* NOLINT(readability-inconsistent-declaration-parameter-name): stdlib.h has its own */
+{
+	if (block && secret && memmem(block, malloc_usable_size(block), secret, strlen(secret)))
+		seen_in_freed++;
+	__libc_free(block);
+}
+#endif
 
 static char folder[] = "/tmp/ambient-credentials-XXXXXX";
 static char *certificate_pem, *key_pem, *certificate_base64, *key_base64;
@@ -134,6 +150,35 @@ static int load(const char *cluster, const char *user, struct error *error, stru
 	snprintf(path, sizeof path, "%s/config", folder);
 	return kube_credentials_load(&(struct kube_origin){ .kubeconfig = path }, error, credentials);
 }
+
+#ifndef __SANITIZE_ADDRESS__
+static void secrets_are_overwritten_when_they_are_freed(void **state)
+{
+	(void)state;
+	const struct kube_origin pod = { .service_host = "fd00::1", .service_port = "6443", .directory = folder };
+	struct kube_credentials credentials = { 0 };
+	struct error error = { 0 };
+	/* The witness: it is seen where nobody overwrites it. */
+	secret = "abc.def";
+	seen_in_freed = 0;
+	free(strdup("  abc.def"));
+	assert_int_equal(seen_in_freed, 1);
+
+	seen_in_freed = 0;
+	assert_int_equal(kube_credentials_load(&pod, &error, &credentials), 0);
+	assert_non_null(strstr(credentials.token, secret));
+	kube_credentials_clear(&credentials);
+	assert_int_equal(seen_in_freed, 0);
+
+	secret = key_pem;
+	assert_int_equal(load("server: https://h", "client-certificate: ca.crt, client-key: client.key", &error, &credentials),
+			 0);
+	assert_string_equal(credentials.key, secret);
+	kube_credentials_clear(&credentials);
+	secret = NULL;
+	assert_int_equal(seen_in_freed, 0);
+}
+#endif
 
 static void a_kubeconfig(void **state)
 {
@@ -259,6 +304,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_service_account),
+#ifndef __SANITIZE_ADDRESS__
+		cmocka_unit_test(secrets_are_overwritten_when_they_are_freed),
+#endif
 		cmocka_unit_test(a_kubeconfig),
 		cmocka_unit_test(what_is_wrong_with_a_kubeconfig),
 	};

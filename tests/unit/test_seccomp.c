@@ -59,6 +59,16 @@ static long bpf(void)
 	return syscall(SYS_bpf, -1, NULL, 0);
 }
 
+static long add_a_key(void)
+{
+	return syscall(SYS_add_key, "user", "a", "a", 1, -1);
+}
+
+static long use_keys(void)
+{
+	return syscall(SYS_keyctl, 0, -1, 0, 0, 0);
+}
+
 static long open_handle(void)
 {
 	return syscall(SYS_open_by_handle_at, -1, NULL, 0);
@@ -86,6 +96,8 @@ static const struct {
 	{ "process_vm_readv", read_memory },
 	{ "finit_module", load_module },
 	{ "bpf", bpf },
+	{ "add_key", add_a_key },
+	{ "keyctl", use_keys },
 	{ "open_by_handle_at", open_handle },
 	{ "io_uring_setup", ring },
 	{ "settimeofday", set_clock },
