@@ -115,8 +115,9 @@ class Judge:
             self.counts[f"packets, {state}"] += 1
             if is_first is False:
                 return
-            if packet.asked:
-                state = record.state_at(packet.asked)
+            # Asked in one state and answered in another it may be either.
+            if packet.asked and record.state_at(packet.asked) != state:
+                state = "changing"
             if record.has_cause(("edited",), packet.asked or packet.time, packet.time):
                 self.counts["packets with a cause"] += 1
                 return

@@ -1,9 +1,9 @@
 """Every TCP packet that leaves a pod, seen from outside: at the node's end of the pod's veth. The tunnel's packets have its traffic
 class (peers/tunnel.py), an application's have none.
 
-A connection is judged by its first packet here: the SYN of one that the pod opens, the SYN-ACK of one that it accepts, at the moment
-when its SYN came to the pod (the answer may be a second late: a neighbour has to be found, or the SYN has to come again). What
-follows belongs to it. A packet of a connection whose beginning was never seen left the tunnel in the middle."""
+A connection is judged by its first packet here: the SYN of one that the pod opens, the SYN-ACK of one that it accepts. When
+the SYN came that it answers is told too: that may be a second ago. What follows belongs to it. A packet of a connection whose
+beginning was never seen left the tunnel in the middle."""
 import collections
 import ctypes
 import socket
