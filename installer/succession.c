@@ -2,17 +2,15 @@
 #include "installer/succession.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/unix_address.h"
 
 bool succession_is_vacant(const char *path)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	if ((size_t)snprintf(address.sun_path, sizeof address.sun_path, "%s", path) >= sizeof address.sun_path)
+	struct sockaddr_un address;
+	if (unix_address(path, NULL, &address) < 0)
 		return false;
 	/* A queue that is full is somebody's: not waited for. */
 	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -2,14 +2,11 @@
 #include "installer/unix_listener.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,9 +26,8 @@ struct unix_listener {
 	struct unix_listener_limits limits;
 	char *path, *directory;
 
-	int fd;	      /* -1: superseded */
-	dev_t device; /* of our socket's name in the file system */
-	ino_t inode;
+	int fd; /* -1: superseded */
+	struct socket_file file;
 	struct event *accept_event; /* readable: somebody has connected */
 	struct event *refill_event; /* accepts may go on */
 	unsigned int accepts_left;
@@ -125,39 +121,14 @@ static void stop_accepting(struct unix_listener *listener)
 	listener->fd = -1;
 }
 
-/* Binds beside the path and puts the socket there. `replace`: whatever lies there goes; else EEXIST says that somebody came
- * first. */
+/* Puts a socket at the path, in place of ours if there is one. */
 static int bind_path(struct unix_listener *listener, bool replace, struct error *error)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	cleanup_free char *temporary = NULL;
-	if (asprintf(&temporary, "%s.%d", listener->path, (int)getpid()) < 0) {
-		temporary = NULL;
-		return error_set(error, ENOMEM, "cannot listen at %s", listener->path);
-	}
-	if (strlen(temporary) >= sizeof address.sun_path)
-		return error_say(error, ENAMETOOLONG,
-				 "cannot listen at %s: a socket's path has at most %zu characters, and .%d is bound first",
-				 listener->path, sizeof address.sun_path - 1, (int)getpid());
-	strcpy(address.sun_path, temporary);
-	if (file_make_directory(listener->directory, error) < 0)
+	cleanup_close int fd = -1;
+	struct socket_file file;
+	if (file_make_directory(listener->directory, error) < 0 ||
+	    socket_path_bind(listener->path, SOCK_SEQPACKET, replace, error, &file, &fd) < 0)
 		return error_wrap(error, "cannot listen at %s", listener->path);
-
-	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set(error, errno, "cannot listen at %s", listener->path);
-	unlink(temporary);
-	struct stat status;
-	/* Nobody gets in before the mode is set: connecting needs the right to write, and fails before listen(2). */
-	if (bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 || chmod(temporary, 0600) < 0 ||
-	    lstat(temporary, &status) < 0 || listen(fd, SOMAXCONN) < 0)
-		goto failed;
-	int done = renameat2(AT_FDCWD, temporary, AT_FDCWD, listener->path, replace ? 0 : RENAME_NOREPLACE);
-	if (done < 0 && errno == EINVAL && !replace) /* a file system without RENAME_NOREPLACE */
-		done = rename(temporary, listener->path);
-	if (done < 0)
-		goto failed;
-
 	struct event *accept_event = event_new(listener->base, fd, EV_READ | EV_PERSIST, on_connection, listener);
 	if (!accept_event || event_add(accept_event, NULL) < 0) {
 		if (accept_event)
@@ -174,14 +145,9 @@ static int bind_path(struct unix_listener *listener, bool replace, struct error 
 	}
 	listener->fd = steal_fd(&fd);
 	listener->accept_event = accept_event;
-	listener->device = status.st_dev;
-	listener->inode = status.st_ino;
+	listener->file = file;
 	listener->binds++;
 	return 0;
-failed:
-	error_set(error, errno, "cannot listen at %s", listener->path);
-	unlink(temporary);
-	return -1;
 }
 
 /* A watch of the directory that the path is in now: after it was removed and made again it is another one. */
@@ -195,7 +161,7 @@ static void watch_directory(struct unix_listener *listener)
 
 static enum socket_path_state look_at_path(const struct unix_listener *listener)
 {
-	return socket_path_look(listener->path, listener->device, listener->inode);
+	return socket_path_look(listener->path, &listener->file);
 }
 
 static void look(struct unix_listener *listener)

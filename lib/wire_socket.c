@@ -5,12 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
 #include "ambient/cleanup.h"
 #include "ambient/clock.h"
 #include "ambient/netns.h"
+#include "ambient/unix_address.h"
 #include "ambient/wire.h"
 
 /* More than we accept, so that a peer who sends too many is told apart from one who sends the right number; the kernel drops,
@@ -115,17 +114,6 @@ int wire_receive(int socket, struct error *error, struct wire_message *ret_messa
 	return 0;
 }
 
-static int make_address(const char *path, struct error *error, struct sockaddr_un *ret_address)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof address.sun_path)
-		return error_say(error, ENAMETOOLONG, "socket path %s is longer than %zu characters", path,
-				 sizeof address.sun_path - 1);
-	strcpy(address.sun_path, path);
-	*ret_address = address;
-	return 0;
-}
-
 static int check_peer(int socket, struct error *error)
 {
 	struct ucred peer;
@@ -138,47 +126,10 @@ static int check_peer(int socket, struct error *error)
 	return 0;
 }
 
-int wire_listen(const char *path, struct error *error, int *ret_socket)
-{
-	/* Bound beside its place and renamed: at every moment one of the two answers at the path. */
-	cleanup_free char *temporary = NULL;
-	if (asprintf(&temporary, "%s.%d", path, (int)getpid()) < 0) {
-		temporary = NULL;
-		return error_set(error, ENOMEM, "cannot listen at %s", path);
-	}
-	struct sockaddr_un address;
-	if (make_address(temporary, error, &address) < 0)
-		return -1;
-	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set(error, errno, "cannot listen at %s", path);
-	unlink(temporary);
-	/* Nobody else gets in before the mode is set: connecting needs the right to write, and before listen(2) it fails. */
-	if (bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 || chmod(temporary, 0600) < 0 ||
-	    listen(fd, SOMAXCONN) < 0 || rename(temporary, path) < 0) {
-		error_set(error, errno, "cannot listen at %s", path);
-		unlink(temporary);
-		return -1;
-	}
-	*ret_socket = steal_fd(&fd);
-	return 0;
-}
-
-int wire_accept(int socket, struct error *error, int *ret_connection)
-{
-	cleanup_close int connection = accept4(socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (connection < 0)
-		return error_set(error, errno, "cannot accept a plugin's connection");
-	if (check_peer(connection, error) < 0)
-		return -1;
-	*ret_connection = steal_fd(&connection);
-	return 0;
-}
-
 int wire_connect(const char *path, long timeout_milliseconds, struct error *error, int *ret_connection)
 {
 	struct sockaddr_un address;
-	if (make_address(path, error, &address) < 0)
+	if (unix_address(path, error, &address) < 0)
 		return -1;
 	cleanup_close int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)

@@ -76,13 +76,6 @@ int wire_send(int socket, const struct wire_message *message, int descriptor, st
  * ECONNRESET (the peer closed), EPROTO (what came breaks the protocol). */
 int wire_receive(int socket, struct error *error, struct wire_message *ret_message, int *ret_descriptor);
 
-/* Listens at `path`, replacing whatever socket stood there at once (a predecessor keeps what it accepted); CLOEXEC,
- * non-blocking, mode 0600. */
-int wire_listen(const char *path, struct error *error, int *ret_socket);
-
-/* Accepts a connection (CLOEXEC, non-blocking); EPERM: its peer is not root. */
-int wire_accept(int socket, struct error *error, int *ret_connection);
-
 /* Connects. ENOENT or ECONNREFUSED: nobody is there. Both directions time out after `timeout_milliseconds`. */
 int wire_connect(const char *path, long timeout_milliseconds, struct error *error, int *ret_connection);
 

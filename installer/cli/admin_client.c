@@ -14,12 +14,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
 #include "ambient/file.h"
 #include "ambient/json.h"
+#include "ambient/unix_address.h"
 #include "installer/kube/client.h"
 #include "installer/observe/observe.h"
 
@@ -43,10 +43,9 @@ void admin_clear(struct admin *admin)
 static int open_socket(const struct admin *admin, struct error *error, int *ret_fd)
 {
 	const struct timeval patience = { .tv_sec = ANSWER_SECONDS };
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s", admin->socket);
-	if (length < 0 || (size_t)length >= sizeof address.sun_path)
-		return error_set(error, ENAMETOOLONG, "%s", admin->socket);
+	struct sockaddr_un address;
+	if (unix_address(admin->socket, error, &address) < 0)
+		return -1;
 	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0 ||
 	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) < 0)

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,10 +50,9 @@ struct http_listener {
 	struct event *arrived, *sweep;
 
 	char *path;
-	dev_t device; /* of the socket at `path` */
-	ino_t inode;
-	struct event *look;    /* whether it is still there */
-	bool failed_to_return; /* and was told */
+	struct socket_file file; /* of the socket at `path` */
+	struct event *look;	 /* whether it is still there */
+	bool failed_to_return;	 /* and was told */
 };
 
 static const struct timeval look_interval = { .tv_sec = 2 };
@@ -310,39 +308,14 @@ int http_listener_new(struct event_base *base, const struct listen_address *addr
 	return error_wrap(error, "listen.%s: %s", what, address->text);
 }
 
-/* A socket at a name beside the path, renamed over it: at every moment somebody answers there. Without `replace`, EEXIST says
- * that somebody else came first. */
 static int bind_path(struct http_listener *listener, bool replace, struct error *error, int *ret_fd)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct stat status;
-	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s.new", listener->path);
-	if (length < 0 || (size_t)length >= sizeof address.sun_path)
-		return error_set(error, ENAMETOOLONG, "the path of a socket has at most %zu characters",
-				 sizeof address.sun_path - sizeof ".new");
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set(error, errno, "cannot open a socket");
-	if (unlink(address.sun_path) < 0 && errno != ENOENT)
-		return error_set(error, errno, "cannot remove %s", address.sun_path);
-	/* The mode of the socket itself becomes its file's. */
-	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 || listen(fd, BACKLOG) < 0)
-		return error_set(error, errno, "cannot listen");
-	if (lstat(address.sun_path, &status) < 0 ||
-	    renameat2(AT_FDCWD, address.sun_path, AT_FDCWD, listener->path, replace ? 0 : RENAME_NOREPLACE) < 0) {
-		error_set(error, errno, "cannot put the socket in its place");
-		unlink(address.sun_path);
-		return -1;
-	}
-	listener->device = status.st_dev;
-	listener->inode = status.st_ino;
-	*ret_fd = steal_fd(&fd);
-	return 0;
+	return socket_path_bind(listener->path, SOCK_STREAM, replace, error, &listener->file, ret_fd);
 }
 
 static enum socket_path_state look_at_path(const struct http_listener *listener)
 {
-	return socket_path_look(listener->path, listener->device, listener->inode);
+	return socket_path_look(listener->path, &listener->file);
 }
 
 /* As unix_listener.h has it for plugins: gone, or something else in its place, and it is made again; another socket is a
@@ -395,7 +368,7 @@ void http_listener_free(struct http_listener *listener)
 {
 	if (!listener)
 		return;
-	if (listener->inode != 0 && look_at_path(listener) == SOCKET_PATH_OURS)
+	if (listener->file.inode != 0 && look_at_path(listener) == SOCKET_PATH_OURS)
 		unlink(listener->path);
 	for (size_t i = 0; i < VISITORS_MAX; i++) {
 		if (listener->visitors[i].arriving)

@@ -4,15 +4,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/unix_address.h"
 #include "ambient/wire.h"
 #include "tests/unit/process.h"
 
@@ -219,7 +220,7 @@ static void a_packet_too_large_and_an_end_are_told_apart(void **state)
 	close(pair[1]);
 }
 
-static void only_root_may_talk(void **state)
+static void an_agent_that_is_away_or_silent(void **state)
 {
 	(void)state;
 	char directory[] = "/tmp/ambient-wire-XXXXXX", path[64];
@@ -230,43 +231,10 @@ static void only_root_may_talk(void **state)
 	assert_int_equal(wire_connect(path, 100, &error, &connection), -1);
 	assert_int_equal(error.number, ENOENT);
 
-	cleanup_close int listener = -1;
-	assert_int_equal(wire_listen(path, NULL, &listener), 0);
-	struct stat status;
-	assert_int_equal(stat(path, &status), 0);
-	assert_int_equal(status.st_mode & 0777, 0600);
-
-	/* Let everybody in, so that only the question who it is stands. */
-	assert_int_equal(chmod(path, 0666) | chmod(directory, 0755), 0);
-	pid_t child = fork();
-	if (child == 0) {
-		struct sockaddr_un address = { .sun_family = AF_UNIX };
-		strcpy(address.sun_path, path);
-		int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-		if (setuid(65534) < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-			_exit(1);
-		char byte;
-		_exit(read(fd, &byte, 1) == 0 ? 0 : 2);
-	}
-	int result = -1, exit_status = 0;
-	do
-		result = wire_accept(listener, (error = (struct error){ 0 }, &error), &connection);
-	while (result < 0 && error.number == EAGAIN);
-	assert_int_equal(result, -1);
-	assert_int_equal(error.number, EPERM);
-	assert_int_equal(waitpid(child, &exit_status, 0), child);
-	assert_int_equal(exit_status, 0);
-
-	cleanup_close int client = -1, server = -1;
-	assert_int_equal(wire_connect(path, 1000, NULL, &client), 0);
-	assert_int_equal(wire_accept(listener, NULL, &server), 0);
-
-	/* A successor takes the path over; who is connected stays connected. */
-	cleanup_close int successor = -1, second = -1, accepted = -1;
-	assert_int_equal(wire_listen(path, NULL, &successor), 0);
-	assert_int_equal(wire_connect(path, 1000, NULL, &second), 0);
-	assert_int_equal(wire_accept(successor, NULL, &accepted), 0);
-	assert_int_equal(wire_send(client, &(struct wire_message){ .kind = WIRE_REPORT }, -1, NULL), 0);
+	cleanup_close int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address;
+	assert_int_equal(unix_address(path, NULL, &address), 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address) | listen(listener, 1), 0);
 
 	/* Nobody reads: the time-out ends the wait. */
 	cleanup_wire_message struct wire_message got = { 0 };
@@ -277,12 +245,62 @@ static void only_root_may_talk(void **state)
 	assert_int_equal(wire_receive(impatient, &error, &got, &descriptor), -1);
 	assert_int_equal(error.number, EAGAIN);
 
-	close(steal_fd(&successor));
+	close(steal_fd(&listener));
 	error = (struct error){ 0 };
 	assert_int_equal(wire_connect(path, 50, &error, &connection), -1);
 	assert_int_equal(error.number, ECONNREFUSED);
 	unlink(path);
 	rmdir(directory);
+}
+
+static void an_agent_that_is_not_root(void **state)
+{
+	(void)state;
+	char directory[] = "/tmp/ambient-wire-XXXXXX", path[64];
+	assert_non_null(mkdtemp(directory));
+	assert_int_equal(chmod(directory, 0777), 0);
+	snprintf(path, sizeof path, "%s/installer.sock", directory);
+	int listens[2];
+	assert_int_equal(pipe2(listens, O_CLOEXEC), 0);
+	pid_t child = fork();
+	if (child == 0) {
+		struct sockaddr_un address;
+		int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+		if (setuid(65534) < 0 || unix_address(path, NULL, &address) < 0 ||
+		    bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1) < 0 ||
+		    write(listens[1], "", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(listens[1]);
+	char byte;
+	assert_int_equal(read(listens[0], &byte, 1), 1);
+	close(listens[0]);
+	struct error error = { 0 };
+	int connection = -1;
+	assert_int_equal(wire_connect(path, 1000, &error, &connection), -1);
+	assert_int_equal(error.number, EPERM);
+	assert_non_null(strstr(error.message, "uid 65534"));
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	unlink(path);
+	rmdir(directory);
+}
+
+static void a_path_too_long(void **state)
+{
+	(void)state;
+	char path[109];
+	memset(path, '/', sizeof path);
+	path[108] = '\0';
+	struct sockaddr_un address;
+	struct error error = { 0 };
+	int connection = -1;
+	assert_int_equal(wire_connect(path, 100, &error, &connection), -1);
+	assert_int_equal(error.number, ENAMETOOLONG);
+	assert_non_null(strstr(error.message, "at most 107 characters"));
+	assert_int_equal(unix_address(path + 1, NULL, &address), 0);
+	assert_string_equal(address.sun_path, path + 1);
 }
 
 int main(void)
@@ -293,7 +311,9 @@ int main(void)
 		cmocka_unit_test(a_version_more_or_less_works_or_says_so),
 		cmocka_unit_test(wrong_descriptors_are_refused_and_closed),
 		cmocka_unit_test(a_packet_too_large_and_an_end_are_told_apart),
-		cmocka_unit_test(only_root_may_talk),
+		cmocka_unit_test(an_agent_that_is_away_or_silent),
+		cmocka_unit_test(an_agent_that_is_not_root),
+		cmocka_unit_test(a_path_too_long),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
