@@ -332,6 +332,9 @@ class World(ClusterNode):
             sandbox.is_closed = True
             self.judge.records.pop(sandbox.interface)
             self.pods_made.remove(sandbox)
+        # As the primary CNI's DEL does: the kernel takes a namespace's interfaces away some time after its end, and until then the
+        # next sandbox of the same address had a twin that refuses connections.
+        self.host.ip(f"link del {sandbox.interface}\n")
         sandbox.close()
         self.gone.append(sandbox)
 
