@@ -54,6 +54,7 @@ static void remove_state(struct agent *agent)
 			unlink(path);
 	}
 	attachment_list(agent->config->run_dir, forget_attachment, NULL, agent, NULL);
+	attachment_unmark_all(agent->config->run_dir);
 }
 
 static void released(void *data, size_t stranded)

@@ -211,7 +211,8 @@ int attachment_write(const char *run_dir, const struct attachment *attachment, s
 	if (!json || !cJSON_AddNumberToObject(json, "version", VERSION) || !(text = cJSON_Print(json)))
 		return error_set(error, ENOMEM, "cannot write an attachment's file");
 	if (path_of(run_dir, attachment->container_id, attachment->interface, error, &path) < 0 ||
-	    file_join(run_dir, "attachments", error, &directory) < 0 || file_make_directory(directory, error) < 0)
+	    file_join(run_dir, "attachments", error, &directory) < 0 || file_make_directory(directory, error) < 0 ||
+	    attachment_mark(run_dir, attachment, error) < 0)
 		return -1;
 	return file_write(path, text, strlen(text), 0600, error);
 }
@@ -272,9 +273,11 @@ static void cleanup_closedirp(DIR **directory)
 		closedir(*directory);
 }
 
-bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface)
+bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface, struct netns_id netns)
 {
 	cleanup_free char *directory = NULL, *prefix = NULL, *own = NULL;
+	if (attachment_is_alone(run_dir, netns, container_id, interface))
+		return false;
 	if (file_join(run_dir, "attachments", NULL, &directory) < 0 || asprintf(&prefix, "%s:", container_id) < 0 ||
 	    asprintf(&own, "%s:%s.json", container_id, interface) < 0)
 		return false;

@@ -10,6 +10,8 @@
 
 #include "ambient/cleanup.h"
 
+#define SIZE_UNKNOWN 4096
+
 int file_read(const char *path, size_t limit, struct error *error, char **ret_text, size_t *ret_length)
 {
 	/* O_NONBLOCK: a FIFO under this name must not hold us. */
@@ -22,13 +24,22 @@ int file_read(const char *path, size_t limit, struct error *error, char **ret_te
 	if (!S_ISREG(status.st_mode))
 		return error_say(error, EINVAL, "cannot read %s: it is not a regular file", path);
 
-	/* One more than may be: a file that grows meanwhile is found too large. */
-	cleanup_free char *text = malloc(limit + 2);
+	/* As large as it is said to be, which files of the kernel's do not know and others may outgrow. One more than may be is
+	 * read, so that one that is too large is found, and one is for the end of the text. */
+	size_t size = status.st_size > 0 ? (size_t)status.st_size : SIZE_UNKNOWN;
+	size_t capacity = (size < limit ? size : limit) + 2, length = 0;
+	cleanup_free char *text = malloc(capacity);
 	if (!text)
 		return error_set(error, ENOMEM, "cannot read %s", path);
-	size_t length = 0;
 	while (length <= limit) {
-		ssize_t got = read(fd, text + length, limit + 1 - length);
+		if (length + 1 == capacity) {
+			capacity = capacity < limit / 2 ? 2 * capacity : limit + 2;
+			char *grown = realloc(text, capacity);
+			if (!grown)
+				return error_set(error, ENOMEM, "cannot read %s", path);
+			text = grown;
+		}
+		ssize_t got = read(fd, text + length, capacity - 1 - length);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)

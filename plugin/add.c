@@ -19,7 +19,7 @@
 static void take_back(struct call *call, int netns)
 {
 	struct error problem = { 0 };
-	if (sandbox_release(call, netns, &problem) == 0)
+	if (sandbox_release(call, (struct netns_id){ 0 }, netns, &problem) == 0)
 		return;
 	log_write(&call->log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
 	attachment_remove(call->config.run_dir, call->container_id, call->interface, NULL);

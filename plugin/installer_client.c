@@ -262,9 +262,9 @@ enum cni_code installer_add(struct call *call, const struct attachment *attachme
 	/* Without an answer that puts it there, nothing of ours stays: what this call did goes, and what one that was killed
 	 * left. */
 	struct error problem = { 0 };
-	bool took_back =
-		(conversation.is_applied && outcome != OUTCOME_OUTSIDE ? sandbox_release(call, netns, &problem)
-								       : sandbox_remove_leftovers(call, netns, &problem)) == 0;
+	bool took_back = (conversation.is_applied && outcome != OUTCOME_OUTSIDE
+				  ? sandbox_release(call, attachment->netns, netns, &problem)
+				  : sandbox_remove_leftovers(call, netns, &problem)) == 0;
 	if (outcome != OUTCOME_OUTSIDE) {
 		if (!took_back)
 			log_write(&call->log, LOG_LEVEL_WARN, NULL, "%s", problem.message);

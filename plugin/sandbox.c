@@ -53,16 +53,20 @@ struct search {
 	const char *container_id, *interface; /* NULL: none is passed over */
 	struct netns_id netns;
 	bool found;
+	bool is_any; /* whether or not its namespace is there, or it is enrolled */
 };
 
 static int look_for_other(void *data, struct attachment *attachment, struct error *error)
 {
 	struct error problem = { 0 };
 	struct search *search = data;
-	if (search->found || !attachment->is_enrolled || !netns_id_equal(attachment->netns, search->netns))
+	if (search->found || !netns_id_equal(attachment->netns, search->netns))
 		return 0;
 	if (search->container_id && strcmp(attachment->container_id, search->container_id) == 0 &&
 	    strcmp(attachment->interface, search->interface) == 0)
+		return 0;
+	search->is_any = true;
+	if (!attachment->is_enrolled)
 		return 0;
 	/* One whose namespace has gone, and whose inode was given out again, stands for nothing. */
 	cleanup_close int still_there =
@@ -73,23 +77,34 @@ static int look_for_other(void *data, struct attachment *attachment, struct erro
 	return 0;
 }
 
-static int release(struct call *call, const char *container_id, const char *interface, int netns, struct error *error)
+/* `remembered`: the namespace that the attachment names, 0, 0 where it is not known. */
+static int release(struct call *call, const char *container_id, const char *interface, struct netns_id remembered, int netns,
+		   struct error *error)
 {
+	const char *run_dir = call->config.run_dir;
+	struct search search = { .container_id = container_id, .interface = interface, .netns = remembered };
+	if (netns >= 0 && netns_identify(netns, error, &search.netns) < 0)
+		return -1;
+	/* All attachments are read only where the mark does not say that this one stands there alone: nearly never. */
+	bool is_alone = attachment_is_alone(run_dir, search.netns, container_id, interface);
 	if (netns >= 0) {
 		cleanup_redirect_session struct redirect_session *session = NULL;
-		struct search search = { .container_id = container_id, .interface = interface };
-		if (netns_identify(netns, error, &search.netns) < 0 ||
-		    attachment_list(call->config.run_dir, look_for_other, NULL, &search, error) < 0)
+		if (!is_alone && attachment_list(run_dir, look_for_other, NULL, &search, error) < 0)
 			return -1;
 		if (!search.found && (redirect_session_open(netns, error, &session) < 0 || redirect_remove(session, error) < 0))
 			return error_wrap(error, "cannot remove the rules of container %s", container_id);
+		is_alone = !search.is_any;
 	}
-	return attachment_remove(call->config.run_dir, container_id, interface, error);
+	if (attachment_remove(run_dir, container_id, interface, error) < 0)
+		return -1;
+	if (is_alone)
+		attachment_unmark(run_dir, search.netns);
+	return 0;
 }
 
-int sandbox_release(struct call *call, int netns, struct error *error)
+int sandbox_release(struct call *call, struct netns_id remembered, int netns, struct error *error)
 {
-	return release(call, call->container_id, call->interface, netns, error);
+	return release(call, call->container_id, call->interface, remembered, netns, error);
 }
 
 int sandbox_release_remembered(struct call *call, const struct attachment *attachment, struct error *error)
@@ -99,7 +114,7 @@ int sandbox_release_remembered(struct call *call, const struct attachment *attac
 		attachment->netns_path ? open_by_path(attachment->netns_path, &attachment->netns, &problem) : -1;
 	if (netns < 0 && error_may_pass(problem.number))
 		return error_copy(error, &problem);
-	return release(call, attachment->container_id, attachment->interface, netns, error);
+	return release(call, attachment->container_id, attachment->interface, attachment->netns, netns, error);
 }
 
 /* Whether anybody ever committed a ruleset there. */

@@ -10,8 +10,9 @@
 int sandbox_open(struct call *call, const struct attachment *remembered, struct error *error, int *ret_netns);
 
 /* Forgets the call's attachment, and removes our rules from the namespace unless another attachment of the same sandbox is
- * left. `netns` is -1 where there is none any more. What is gone already is no error. */
-int sandbox_release(struct call *call, int netns, struct error *error);
+ * left. `netns` is -1 where there is none any more: then `remembered` says which one it was (0, 0: not known). What is gone
+ * already is no error. */
+int sandbox_release(struct call *call, struct netns_id remembered, int netns, struct error *error);
 
 /* The same for a remembered attachment that the call did not name (GC). */
 int sandbox_release_remembered(struct call *call, const struct attachment *attachment, struct error *error);

@@ -38,7 +38,7 @@ enum cni_code verb_del(struct call *call, struct error *error)
 		else
 			call_remark(call, LOG_LEVEL_WARN, "the node agent was not told: %s", problem.message);
 	}
-	if (sandbox_release(call, netns, error) < 0)
+	if (sandbox_release(call, remembered.netns, netns, error) < 0)
 		return CNI_IO_FAILURE;
 	return CNI_OK;
 }

@@ -51,13 +51,28 @@ int attachment_read(const char *run_dir, const char *container_id, const char *i
 /* Absent is no error. */
 int attachment_remove(const char *run_dir, const char *container_id, const char *interface, struct error *error);
 
-/* Whether another interface of the same container has an attachment. Looks at names only. */
-bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface);
+/* Whether another interface of the same container has an attachment. Looks at names only; at no other than the mark of `netns`
+ * (0, 0: not known) where that answers it. */
+bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface, struct netns_id netns);
 
 /* Calls `visit` for each; a visitor that returns -1 ends the walk. Files that can't be understood are set aside and told to
  * `corrupt`; so are those that can't be read at the moment. Without `corrupt` the walk goes on, and fails at its end when there
  * was one that could not be read. */
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
 		    void (*corrupt)(void *data, const char *message), void *data, struct error *error);
+
+/* Marks (attachment_mark.c): which attachment stands for a namespace. attachment_write makes them.
+ *
+ * Whether (container id, interface) is known to be the only attachment that stands for the namespace: false where that is not
+ * known, and all have to be read. */
+bool attachment_is_alone(const char *run_dir, struct netns_id netns, const char *container_id, const char *interface);
+/* Before the file is written. A namespace that is not known needs none. */
+int attachment_mark(const char *run_dir, const struct attachment *attachment, struct error *error);
+/* Of an attachment that was found: a version without marks may have written it after another made them. Where there are none at
+ * all, the next attachment_write marks what is there. */
+int attachment_mark_found(const char *run_dir, const struct attachment *attachment, struct error *error);
+/* Nothing stands for the namespace any more. */
+void attachment_unmark(const char *run_dir, struct netns_id netns);
+void attachment_unmark_all(const char *run_dir);
 
 #endif

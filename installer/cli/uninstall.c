@@ -117,6 +117,7 @@ static void forget(struct uninstallation *work)
 	cleanup_free char *outside = NULL, *attachments = NULL;
 	if (attachment_list(run_dir, forget_one, NULL, run_dir, &error) < 0)
 		note_problem(work, error.message);
+	attachment_unmark_all(run_dir);
 	if (file_join(run_dir, "outside.json", NULL, &outside) == 0)
 		unlink(outside);
 	if (file_join(run_dir, "attachments", NULL, &attachments) == 0)

@@ -60,7 +60,7 @@ void mesh_detach(struct mesh *mesh, const struct attachment *attachment)
 					: sandbox->id.inode != 0 && netns_id_equal(sandbox->id, attachment->netns);
 		if (!is_meant)
 			continue;
-		if (attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface))
+		if (attachment_has_other(mesh->settings.run_dir, attachment->container_id, attachment->interface, sandbox->id))
 			forget_interface(pod, attachment);
 		else
 			detach(pod);

@@ -269,7 +269,11 @@ static bool leads_there(const struct mesh *mesh, const char *path, struct netns_
 static int recall_attachment(void *data, struct attachment *attachment, struct error *error)
 {
 	struct mesh *mesh = data;
+	struct error problem = { 0 };
 	(void)error;
+	/* A version without marks may have been here since ours. */
+	if (attachment_mark_found(mesh->settings.run_dir, attachment, &problem) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
 	if (!attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
 		return 0;
 	struct mesh_pod *pod = mesh_find_pod(mesh, attachment->pod_uid);
@@ -302,7 +306,13 @@ static int prune_attachment(void *data, struct attachment *attachment, struct er
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL,
 		  "container %s is forgotten: its network namespace is gone, and it was of no pod that is known",
 		  attachment->container_id);
-	return attachment_remove(mesh->settings.run_dir, attachment->container_id, attachment->interface, error);
+	bool is_alone =
+		attachment_is_alone(mesh->settings.run_dir, attachment->netns, attachment->container_id, attachment->interface);
+	if (attachment_remove(mesh->settings.run_dir, attachment->container_id, attachment->interface, error) < 0)
+		return -1;
+	if (is_alone)
+		attachment_unmark(mesh->settings.run_dir, attachment->netns);
+	return 0;
 }
 
 void mesh_prune_attachments(evutil_socket_t fd, short what, void *data)

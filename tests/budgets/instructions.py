@@ -20,12 +20,15 @@ from netns.namespace import Namespace
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("AMBIENT_BUILD", REPOSITORY / "build"))
 BUDGETS = REPOSITORY / "tests" / "bench" / "budgets.json"
+OTHERS = "beside 500 remembered others"
 # Name: (verb, pod's namespace, more configuration). "skip" asks nobody: the namespace is excluded.
 CALLS = {
     "VERSION": ("VERSION", None, {}),
     "ADD of an excluded namespace": ("ADD", "kube-system", {"enrollment": "installer"}),
     "ADD, enrollment always": ("ADD", "shop", {"enrollment": "always"}),
     "DEL after it": ("DEL", "shop", {"enrollment": "always"}),
+    f"ADD, enrollment always, {OTHERS}": ("ADD", "shop", {"enrollment": "always"}),
+    f"DEL after it, {OTHERS}": ("DEL", "shop", {"enrollment": "always"}),
 }
 
 
@@ -55,6 +58,17 @@ def measure_agent():
     return found
 
 
+def remember_others(folder):
+    """So many enrolled attachments, each of a namespace of its own."""
+    (folder / "run/attachments").mkdir(parents=True, exist_ok=True)
+    for number in range(500):
+        other = {"network": "podnet", "containerID": f"other-{number}", "interface": "eth0", "netnsPath": f"/proc/{number}/ns/net",
+                 "podNamespace": "shop", "podName": f"other-{number}", "podUID": f"00000000-0000-4000-9000-{number:012}",
+                 "enrolled": True, "netns": {"device": "4", "inode": str(number + 1)}, "addresses": ["10.244.0.8"],
+                 "redirect": {}, "version": 1}
+        (folder / f"run/attachments/other-{number}:eth0.json").write_text(json.dumps(other), encoding="utf-8")
+
+
 def measure_plugin():
     found = {}
     with tempfile.TemporaryDirectory(prefix="ambient-budget-", dir="/dev/shm") as folder:
@@ -66,6 +80,8 @@ def measure_plugin():
                                  "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": "/x"}],
                                                 "ips": [{"address": "10.244.0.7/24", "interface": 0}], "dns": {}}}
                 environment = {"CNI_COMMAND": verb}
+                if OTHERS in name:
+                    remember_others(pathlib.Path(folder))
                 if pod_namespace:
                     environment.update(
                         CNI_CONTAINERID="sandbox-1", CNI_NETNS=netns.path, CNI_IFNAME="eth0", CNI_PATH="/nowhere",

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 
@@ -90,6 +91,13 @@ def test_killed_at_any_system_call(plugin, tmp_path, new_namespace, enrollment, 
     installer = Installer(plugin.run_dir) if enrollment == "installer" else None
     pod = new_namespace()
     before = pod.state()
+
+    def forget_marks():
+        """Each call makes them anew, as the first one of a new version does: a kill in the middle of that is one of many."""
+        shutil.rmtree(plugin.run_dir / "namespaces", ignore_errors=True)
+
+    assert plugin.call("ADD", pod, args=POD).status == 0 and plugin.call("DEL", pod, args=POD).status == 0
+    forget_marks()
     calls, first = system_calls(plugin, tmp_path, pod, "ADD", args=POD)
     assert plugin.call("DEL", pod, args=POD).status == 0 and pod.state() == before
     interesting = [number for number in range(first + 1, len(calls) + 1)
@@ -98,6 +106,7 @@ def test_killed_at_any_system_call(plugin, tmp_path, new_namespace, enrollment, 
     for turn, number in enumerate(interesting[part::4]):
         name = calls[number - 1]
         nth = calls[:number].count(name)
+        forget_marks()
         answer = plugin.call("ADD", pod, args=POD, changes=WATCHED,
                              wrapper=("strace", "-o", "/dev/null", "-e", f"trace={name}",
                                       "-e", f"inject={name}:signal=SIGKILL:when={nth}"))
@@ -221,6 +230,27 @@ def test_a_late_del_of_an_old_sandbox(plugin, new_namespace, tmp_path):
     assert plugin.call("DEL", str(link), container="old").status == 0
     assert verify(new) == "" and plugin.attachments() == ["new:eth0.json"]
     assert plugin.call("CHECK", str(link), container="new").status == 0
+
+
+@pytest.mark.parametrize("marks", ["ours", "none", "half of them"])
+def test_two_sandboxes_of_one_namespace(plugin, new_namespace, marks):
+    """The rules go with the last of them, whether the version that wrote the attachments marked namespaces or not."""
+    pod, other = new_namespace(), new_namespace()
+    before = pod.state()
+    plugin.add(pod, container="first")
+    if marks == "half of them":
+        shutil.rmtree(plugin.run_dir / "namespaces")
+    plugin.add(pod, container="second")
+    if marks == "none":
+        shutil.rmtree(plugin.run_dir / "namespaces")
+        plugin.add(other, container="third")
+    for container in ("first", "nobody"):
+        assert plugin.call("DEL", pod, container=container).status == 0
+        assert verify(pod) == ""
+    assert plugin.call("DEL", pod, container="second").status == 0
+    assert pod.state() == before
+    assert plugin.call("DEL", other, container="third").status == 0
+    assert not any((plugin.run_dir / "namespaces").iterdir())
 
 
 def test_what_is_remembered_is_the_configuration_of_the_add(plugin, pod):

@@ -130,7 +130,7 @@ def test_no_environment_surprises(node, tmp_path):
            "KUBECONFIG": "/nonexistent", "HTTPS_PROXY": "localhost:1", "CNI_PATH": "/nonexistent"}
     answer = call(tmp_path / "plugin", "ADD", {"CNI_NETNS": pod.path, **odd})
     assert answer.returncode == 0 and answer.stderr == "" and json.loads(answer.stdout)["cniVersion"] == "1.1.0", answer
-    assert sorted(path.name for path in pathlib.Path(tmp_path / "plugin").iterdir()) == ["attachments"]
+    assert sorted(path.name for path in pathlib.Path(tmp_path / "plugin").iterdir()) == ["attachments", "namespaces"]
 
 
 def test_a_stranger_at_the_tunnels_socket_disturbs_nobody(node):

@@ -151,6 +151,13 @@ static void reading_is_bounded(void **state)
 	assert_int_equal(error.number, EFBIG);
 	assert_int_equal(file_read(path, 10, NULL, &text, &length), 0);
 	assert_int_equal(length, 10);
+	/* One whose size the kernel does not know, and that is longer than a first guess. */
+	free(steal_pointer(text));
+	assert_int_equal(file_read("/proc/self/smaps", 1 << 24, NULL, &text, &length), 0);
+	assert_true(length > 8192 && strlen(text) == length);
+	error = (struct error){ 0 };
+	assert_int_equal(file_read("/proc/self/smaps", 8192, &error, &text, &length), -1);
+	assert_int_equal(error.number, EFBIG);
 	error = (struct error){ 0 };
 	assert_int_equal(file_read(*state, 10, &error, &text, &length), -1);
 	unlink(path);
@@ -203,6 +210,71 @@ static void what_a_killed_writer_left_goes_after_a_while(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+/* What stands in a namespace is known by its mark, and where it is not known that is said. */
+static void one_that_stands_alone_is_known(void **state)
+{
+	struct attachment first = example("c1"), second = example("c2"), elsewhere = example("c3");
+	elsewhere.netns.inode++;
+	assert_false(attachment_is_alone(*state, first.netns, "c1", "eth0"));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(attachment_write(*state, &first, NULL), 0);
+		assert_true(attachment_is_alone(*state, first.netns, "c1", "eth0"));
+	}
+	assert_false(attachment_is_alone(*state, first.netns, "c1", "eth1"));
+	assert_false(attachment_is_alone(*state, elsewhere.netns, "c1", "eth0"));
+	assert_false(attachment_is_alone(*state, (struct netns_id){ 0 }, "c1", "eth0"));
+	assert_false(attachment_has_other(*state, "c1", "eth0", first.netns));
+
+	assert_int_equal(attachment_write(*state, &second, NULL), 0);
+	assert_int_equal(attachment_write(*state, &elsewhere, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_false(attachment_is_alone(*state, first.netns, "c1", "eth0"));
+		assert_false(attachment_is_alone(*state, first.netns, "c2", "eth0"));
+		assert_true(attachment_is_alone(*state, elsewhere.netns, "c3", "eth0"));
+		assert_int_equal(attachment_write(*state, &first, NULL), 0);
+	}
+	attachment_unmark(*state, first.netns);
+	assert_false(attachment_is_alone(*state, first.netns, "c2", "eth0"));
+	assert_int_equal(attachment_write(*state, &second, NULL), 0);
+	assert_true(attachment_is_alone(*state, first.netns, "c2", "eth0"));
+}
+
+static void another_interface_of_the_container_is_seen(void **state)
+{
+	struct attachment first = example("c1"), second = example("c1");
+	second.interface = "net1";
+	assert_int_equal(attachment_write(*state, &first, NULL), 0);
+	assert_int_equal(attachment_write(*state, &second, NULL), 0);
+	assert_true(attachment_has_other(*state, "c1", "eth0", first.netns));
+	assert_int_equal(attachment_remove(*state, "c1", "net1", NULL), 0);
+	assert_false(attachment_has_other(*state, "c1", "eth0", first.netns));
+}
+
+/* A version without marks left two of a namespace, and comes back for a third. */
+static void attachments_without_marks_are_marked(void **state)
+{
+	struct attachment first = example("c1"), second = example("c2"), later = example("c4"), other = example("c3");
+	char command[256];
+	later.netns.inode = other.netns.inode = first.netns.inode + 1;
+	assert_int_equal(attachment_write(*state, &first, NULL), 0);
+	assert_int_equal(attachment_write(*state, &second, NULL), 0);
+	snprintf(command, sizeof command, "rm -r '%s/namespaces'", (char *)*state);
+	assert_int_equal(system(command), 0);
+	assert_false(attachment_is_alone(*state, first.netns, "c1", "eth0"));
+	assert_int_equal(attachment_mark_found(*state, &first, NULL), 0);
+	assert_false(attachment_is_alone(*state, first.netns, "c1", "eth0"));
+
+	assert_int_equal(attachment_write(*state, &other, NULL), 0);
+	assert_false(attachment_is_alone(*state, first.netns, "c1", "eth0"));
+	assert_false(attachment_is_alone(*state, first.netns, "c2", "eth0"));
+	assert_true(attachment_is_alone(*state, other.netns, "c3", "eth0"));
+	assert_int_equal(attachment_mark_found(*state, &later, NULL), 0);
+	assert_false(attachment_is_alone(*state, other.netns, "c3", "eth0"));
+	attachment_unmark_all(*state);
+	snprintf(command, sizeof command, "test \"$(ls '%s')\" = attachments", (char *)*state);
+	assert_int_equal(system(command), 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_directory, remove_directory)
 
 int main(void)
@@ -212,6 +284,9 @@ int main(void)
 		TEST(names_lead_nowhere_else),
 		TEST(what_cannot_be_understood_is_set_aside),
 		TEST(what_a_killed_writer_left_goes_after_a_while),
+		TEST(one_that_stands_alone_is_known),
+		TEST(another_interface_of_the_container_is_seen),
+		TEST(attachments_without_marks_are_marked),
 		TEST(reading_is_bounded),
 		TEST(namespaces_outside_are_remembered),
 		TEST(a_full_disk_keeps_the_old_file),
