@@ -332,9 +332,9 @@ class World(ClusterNode):
             sandbox.is_closed = True
             self.judge.records.pop(sandbox.interface)
             self.pods_made.remove(sandbox)
-        # As the primary CNI's DEL does: the kernel takes a namespace's interfaces away some time after its end, and until then the
-        # next sandbox of the same address had a twin that refuses connections.
-        self.host.ip(f"link del {sandbox.interface}\n")
+        # A primary CNI's DEL takes the interface away; the kernel does so some time after a namespace's end, and until then the
+        # next sandbox of the same address had a twin that refuses connections. It stays, apart: it tells of a namespace that lives.
+        self.host.ip(f"link set {sandbox.interface} nomaster down\n")
         sandbox.close()
         self.gone.append(sandbox)
 
