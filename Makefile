@@ -113,6 +113,9 @@ $(BUILD)/tests/test_%: $(BUILD)/objects/tests/unit/test_%.o $(TESTABLE_OBJECTS) 
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(INSTALLER_LIBS) -lcmocka -o $@
 
+# Brings that file along itself, for what is private in it; of two definitions the first counts.
+$(BUILD)/tests/test_probe_rules: LDFLAGS += -Wl,-z,muldefs
+
 # A program for tests may use the rooms of the installer (a double of a peer speaks its protocol): the linker takes what it
 # needs.
 $(BUILD)/libtestable.a: $(TESTABLE_OBJECTS)

@@ -11,9 +11,6 @@
 #include <errno.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/expr.h>
-#include <libnftnl/rule.h>
-#include <libnftnl/set.h>
-#include <libnftnl/table.h>
 #include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
@@ -26,6 +23,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
 #include "ambient/nft.h"
+#include "ambient/nft_read.h"
 #include "ambient/route.h"
 #include "redirect_compile.h"
 #include "redirect_session.h"
@@ -76,28 +74,24 @@ struct standing {
 static int look_at_table(const struct nlmsghdr *header, void *data)
 {
 	struct standing *standing = data;
-	struct nftnl_table *table = nftnl_table_alloc();
-	/* What can't be read for want of memory must not pass for what is not there. */
-	bool is_read = table && nftnl_table_nlmsg_parse(header, table) == 0;
-	if (is_read)
-		standing->has_table |= strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0;
-	if (table)
-		nftnl_table_free(table);
-	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
+	cleanup_nft_table struct nftnl_table *table = nft_read_table(header);
+	if (!table)
+		return MNL_CB_ERROR;
+	standing->has_table |= strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0;
+	return MNL_CB_OK;
 }
 
 static int look_at_chain(const struct nlmsghdr *header, void *data)
 {
 	struct standing *standing = data;
-	struct nftnl_chain *chain = nftnl_chain_alloc();
-	bool is_read = chain && nftnl_chain_nlmsg_parse(header, chain) == 0;
+	cleanup_nft_chain struct nftnl_chain *chain = nft_read_chain(header);
+	if (!chain)
+		return MNL_CB_ERROR;
 	/* The stage full has this chain always, the stage guard never. */
-	if (is_read && strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) == 0)
+	if (strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) == 0)
 		standing->has_redirects |=
 			strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME), ruleset_chains[CHAIN_OUTPUT_REDIRECT].name) == 0;
-	if (chain)
-		nftnl_chain_free(chain);
-	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
+	return MNL_CB_OK;
 }
 
 static int look(struct redirect_session *session, struct error *error, struct standing *ret_standing)
@@ -345,22 +339,16 @@ static int count_packets(struct nftnl_expr *expression, void *data)
 static int count_rule(const struct nlmsghdr *header, void *data)
 {
 	struct redirect_counters *counters = data;
-	struct nftnl_rule *rule = nftnl_rule_alloc();
-	errno = 0;
-	bool is_read = rule && nftnl_rule_nlmsg_parse(header, rule) == 0;
-	if (!rule || errno == ENOMEM) {
-		if (rule)
-			nftnl_rule_free(rule);
-		errno = ENOMEM;
+	bool is_whole;
+	cleanup_nft_rule struct nftnl_rule *rule = nft_read_rule(header, &is_whole);
+	if (!rule)
 		return MNL_CB_ERROR;
-	}
 	/* A kernel that can't limit the dump to a table gives them all, those among them that libnftnl can't read. */
-	if (is_read && strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) == 0) {
+	if (is_whole && strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) == 0) {
 		enum redirect_outcome outcome = outcome_of(rule);
 		if (outcome != REDIRECT_OUTCOME_NONE)
 			nftnl_expr_foreach(rule, count_packets, &counters->packets[outcome]);
 	}
-	nftnl_rule_free(rule);
 	return MNL_CB_OK;
 }
 

@@ -2,10 +2,6 @@
 #include "redirect_dump.h"
 
 #include <errno.h>
-#include <libnftnl/chain.h>
-#include <libnftnl/rule.h>
-#include <libnftnl/set.h>
-#include <libnftnl/table.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <stdlib.h>
@@ -13,6 +9,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
+#include "ambient/nft_read.h"
 #include "ambient/nft_rule.h"
 #include "redirect_compile.h"
 #include "redirect_session.h"
@@ -36,15 +33,14 @@ static void dump_restart(void *data)
 	redirect_dump_clear(data);
 }
 
-/* Appends `object` to a list; frees it where there is no room. */
-#define APPEND(list, count, object, free_object)                                                                               \
+/* Moves `object` to the end of a list. */
+#define APPEND(list, count, object)                                                                                            \
 	({                                                                                                                     \
 		void *grown_ = reallocarray((list), (count) + 1, sizeof *(list));                                              \
 		if (grown_) {                                                                                                  \
 			(list) = grown_;                                                                                       \
-			(list)[(count)++] = (object);                                                                          \
+			(list)[(count)++] = steal_pointer(object);                                                             \
 		} else {                                                                                                       \
-			free_object(object);                                                                                   \
 			errno = ENOMEM;                                                                                        \
 		}                                                                                                              \
 		grown_ ? MNL_CB_OK : MNL_CB_ERROR;                                                                             \
@@ -53,80 +49,63 @@ static void dump_restart(void *data)
 static int dump_table(const struct nlmsghdr *header, void *data)
 {
 	struct redirect_dump *dump = data;
-	struct nftnl_table *table = nftnl_table_alloc();
-	/* What can't be read for want of memory must not pass for what is not there. libnftnl frees no NULL. */
-	bool is_read = table && nftnl_table_nlmsg_parse(header, table) == 0;
-	if (is_read && strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0) {
+	cleanup_nft_table struct nftnl_table *table = nft_read_table(header);
+	if (!table)
+		return MNL_CB_ERROR;
+	if (strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), REDIRECT_TABLE) == 0) {
 		dump->has_table = true;
 		dump->is_dormant = nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS) & NFT_TABLE_F_DORMANT;
 	}
-	if (table)
-		nftnl_table_free(table);
-	return is_read ? MNL_CB_OK : MNL_CB_ERROR;
+	return MNL_CB_OK;
 }
 
 static int dump_chain(const struct nlmsghdr *header, void *data)
 {
 	struct redirect_dump *dump = data;
-	struct nftnl_chain *chain = nftnl_chain_alloc();
-	bool is_read = chain && nftnl_chain_nlmsg_parse(header, chain) == 0;
-	if (!is_read || strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) != 0) {
-		if (chain)
-			nftnl_chain_free(chain);
-		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
-	}
-	return APPEND(dump->chains, dump->chains_count, chain, nftnl_chain_free);
+	cleanup_nft_chain struct nftnl_chain *chain = nft_read_chain(header);
+	if (!chain)
+		return MNL_CB_ERROR;
+	if (strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), REDIRECT_TABLE) != 0)
+		return MNL_CB_OK;
+	return APPEND(dump->chains, dump->chains_count, chain);
 }
 
 /* A rule with an expression that libnftnl does not know: of all that was read only its place is kept, so that it equals none
  * of ours. NULL: no memory. */
 static struct nftnl_rule *keep_place(struct nftnl_rule *partial)
 {
-	struct nftnl_rule *place = nftnl_rule_alloc();
-	if (place && (nftnl_rule_set_str(place, NFTNL_RULE_TABLE, nftnl_rule_get_str(partial, NFTNL_RULE_TABLE)) < 0 ||
-		      nftnl_rule_set_str(place, NFTNL_RULE_CHAIN, nftnl_rule_get_str(partial, NFTNL_RULE_CHAIN)) < 0)) {
-		nftnl_rule_free(place);
-		place = NULL;
-	}
-	nftnl_rule_free(partial);
-	return place;
+	cleanup_nft_rule struct nftnl_rule *place = nftnl_rule_alloc();
+	if (!place || nftnl_rule_set_str(place, NFTNL_RULE_TABLE, nftnl_rule_get_str(partial, NFTNL_RULE_TABLE)) < 0 ||
+	    nftnl_rule_set_str(place, NFTNL_RULE_CHAIN, nftnl_rule_get_str(partial, NFTNL_RULE_CHAIN)) < 0)
+		return NULL;
+	return steal_pointer(place);
 }
 
 static int dump_rule(const struct nlmsghdr *header, void *data)
 {
 	struct redirect_dump *dump = data;
-	struct nftnl_rule *rule = nftnl_rule_alloc();
-	errno = 0;
-	bool is_read = rule && nftnl_rule_nlmsg_parse(header, rule) == 0;
-	/* libnftnl reads a rule's place before its expressions. */
-	if (!rule || errno == ENOMEM || !nftnl_rule_is_set(rule, NFTNL_RULE_TABLE) ||
-	    !nftnl_rule_is_set(rule, NFTNL_RULE_CHAIN)) {
-		if (rule)
-			nftnl_rule_free(rule);
-		errno = errno ? errno : ENOMEM;
+	bool is_whole;
+	cleanup_nft_rule struct nftnl_rule *rule = nft_read_rule(header, &is_whole), *place = NULL;
+	if (!rule)
 		return MNL_CB_ERROR;
-	}
 	/* A kernel that can't limit the dump to a table gives them all. */
-	if (strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) != 0) {
-		nftnl_rule_free(rule);
+	if (strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), REDIRECT_TABLE) != 0)
 		return MNL_CB_OK;
-	}
-	if (!is_read && !(rule = keep_place(rule)))
-		return MNL_CB_ERROR;
-	return APPEND(dump->rules, dump->rules_count, rule, nftnl_rule_free);
+	if (is_whole)
+		return APPEND(dump->rules, dump->rules_count, rule);
+	place = keep_place(rule);
+	return place ? APPEND(dump->rules, dump->rules_count, place) : MNL_CB_ERROR;
 }
 
 static int dump_set(const struct nlmsghdr *header, void *data)
 {
 	struct redirect_dump *dump = data;
-	struct nftnl_set *set = nftnl_set_alloc();
-	bool is_read = set && nftnl_set_nlmsg_parse(header, set) == 0;
-	if (!is_read || strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0) {
-		if (set)
-			nftnl_set_free(set);
-		return is_read ? MNL_CB_OK : MNL_CB_ERROR;
-	}
-	return APPEND(dump->sets, dump->sets_count, set, nftnl_set_free);
+	cleanup_nft_set struct nftnl_set *set = nft_read_set(header);
+	if (!set)
+		return MNL_CB_ERROR;
+	if (strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), REDIRECT_TABLE) != 0)
+		return MNL_CB_OK;
+	return APPEND(dump->sets, dump->sets_count, set);
 }
 
 int redirect_dump_read(struct redirect_session *session, struct error *error, struct redirect_dump *dump)

@@ -10,10 +10,6 @@
 #include "ambient/redirect.h"
 
 #include <errno.h>
-#include <libnftnl/chain.h>
-#include <libnftnl/rule.h>
-#include <libnftnl/set.h>
-#include <libnftnl/table.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <stdio.h>
@@ -22,6 +18,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
+#include "ambient/nft_read.h"
 #include "ambient/nft_rule.h"
 #include "ambient/route.h"
 #include "redirect_compile.h"
@@ -149,16 +146,7 @@ static int list_element(struct nftnl_set_elem *object, void *data)
 
 static int dump_elements(const struct nlmsghdr *header, void *data)
 {
-	struct nftnl_set *set = nftnl_set_alloc();
-	if (!set)
-		return MNL_CB_ERROR;
-	int result = MNL_CB_OK;
-	if (nftnl_set_elems_nlmsg_parse(header, set) < 0 || nftnl_set_elem_foreach(set, list_element, data) < 0) {
-		errno = ENOMEM;
-		result = MNL_CB_ERROR;
-	}
-	nftnl_set_free(set);
-	return result;
+	return nft_read_elements(header, list_element, data);
 }
 
 static void elements_restart(void *data)

@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/expr.h>
-#include <libnftnl/rule.h>
-#include <libnftnl/table.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <stdint.h>
@@ -23,6 +21,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
 #include "ambient/nft.h"
+#include "ambient/nft_read.h"
 #include "installer/host/migrate_parts.h"
 
 /* A namespace that nobody ever committed into. */
@@ -109,39 +108,32 @@ static void copy_name(char to[64], const char *from)
 static int see_table(const struct nlmsghdr *header, void *data)
 {
 	struct ruleset_look *look = data;
-	struct nftnl_table *table = nftnl_table_alloc();
+	cleanup_nft_table struct nftnl_table *table = nft_read_table(header);
 	if (!table)
 		return MNL_CB_ERROR;
-	if (nftnl_table_nlmsg_parse(header, table) == 0) {
-		struct object object = { .family = nftnl_table_get_u32(table, NFTNL_TABLE_FAMILY) };
-		const char *name = nftnl_table_get_str(table, NFTNL_TABLE_NAME);
-		copy_name(object.table, name);
-		object.is_theirs = is_ambient_table(object.table);
-		if (object.is_theirs || is_iptables_table(object.family, object.table))
-			add(&look->tables, &object);
-	}
-	nftnl_table_free(table);
+	struct object object = { .family = nftnl_table_get_u32(table, NFTNL_TABLE_FAMILY) };
+	copy_name(object.table, nftnl_table_get_str(table, NFTNL_TABLE_NAME));
+	object.is_theirs = is_ambient_table(object.table);
+	if (object.is_theirs || is_iptables_table(object.family, object.table))
+		add(&look->tables, &object);
 	return MNL_CB_OK;
 }
 
 static int see_chain(const struct nlmsghdr *header, void *data)
 {
 	struct ruleset_look *look = data;
-	struct nftnl_chain *chain = nftnl_chain_alloc();
+	cleanup_nft_chain struct nftnl_chain *chain = nft_read_chain(header);
 	if (!chain)
 		return MNL_CB_ERROR;
-	if (nftnl_chain_nlmsg_parse(header, chain) == 0) {
-		struct object object = { .family = nftnl_chain_get_u32(chain, NFTNL_CHAIN_FAMILY),
-					 .is_base = nftnl_chain_is_set(chain, NFTNL_CHAIN_HOOKNUM) };
-		copy_name(object.table, nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE));
-		copy_name(object.chain, nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME));
-		if (is_iptables_table(object.family, object.table)) {
-			object.is_theirs = !object.is_base && migrate_is_ambient_chain(object.chain, look->place);
-			look->has_sidecar |= migrate_is_sidecar_chain(object.chain);
-			add(&look->chains, &object);
-		}
+	struct object object = { .family = nftnl_chain_get_u32(chain, NFTNL_CHAIN_FAMILY),
+				 .is_base = nftnl_chain_is_set(chain, NFTNL_CHAIN_HOOKNUM) };
+	copy_name(object.table, nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE));
+	copy_name(object.chain, nftnl_chain_get_str(chain, NFTNL_CHAIN_NAME));
+	if (is_iptables_table(object.family, object.table)) {
+		object.is_theirs = !object.is_base && migrate_is_ambient_chain(object.chain, look->place);
+		look->has_sidecar |= migrate_is_sidecar_chain(object.chain);
+		add(&look->chains, &object);
 	}
-	nftnl_chain_free(chain);
 	return MNL_CB_OK;
 }
 
@@ -165,10 +157,11 @@ static int see_expression(struct nftnl_expr *expression, void *data)
 static int see_rule(const struct nlmsghdr *header, void *data)
 {
 	struct ruleset_look *look = data;
-	struct nftnl_rule *rule = nftnl_rule_alloc();
+	bool is_whole;
+	cleanup_nft_rule struct nftnl_rule *rule = nft_read_rule(header, &is_whole);
 	if (!rule)
 		return MNL_CB_ERROR;
-	if (nftnl_rule_nlmsg_parse(header, rule) == 0) {
+	if (is_whole) {
 		struct object object = { .family = nftnl_rule_get_u32(rule, NFTNL_RULE_FAMILY),
 					 .handle = nftnl_rule_get_u64(rule, NFTNL_RULE_HANDLE) };
 		copy_name(object.table, nftnl_rule_get_str(rule, NFTNL_RULE_TABLE));
@@ -180,7 +173,6 @@ static int see_rule(const struct nlmsghdr *header, void *data)
 			add(&look->rules, &object);
 		}
 	}
-	nftnl_rule_free(rule);
 	return MNL_CB_OK;
 }
 

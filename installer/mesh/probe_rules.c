@@ -4,10 +4,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
-#include <libnftnl/chain.h>
-#include <libnftnl/rule.h>
-#include <libnftnl/set.h>
-#include <libnftnl/table.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
@@ -15,6 +11,7 @@
 #include <string.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/nft_read.h"
 #include "ambient/nft_rule.h"
 #include "installer/mesh/probe_set.h"
 
@@ -225,16 +222,14 @@ struct look {
 static int look_at_table(const struct nlmsghdr *header, void *data)
 {
 	struct look *look = data;
-	struct nftnl_table *table = nftnl_table_alloc();
+	cleanup_nft_table struct nftnl_table *table = nft_read_table(header);
 	if (!table)
 		return MNL_CB_ERROR;
-	if (nftnl_table_nlmsg_parse(header, table) == 0 &&
-	    strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), PROBE_TABLE) == 0) {
+	if (strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), PROBE_TABLE) == 0) {
 		look->standing->has_table = true;
 		if (nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS) & NFT_TABLE_F_DORMANT)
 			SAY(look, "table inet %s is dormant", PROBE_TABLE);
 	}
-	nftnl_table_free(table);
 	return MNL_CB_OK;
 }
 
@@ -256,18 +251,16 @@ static void compare_chain(struct look *look, const struct nftnl_chain *chain)
 
 static int look_at_chain(const struct nlmsghdr *header, void *data)
 {
-	struct nftnl_chain *chain = nftnl_chain_alloc();
+	cleanup_nft_chain struct nftnl_chain *chain = nft_read_chain(header);
 	if (!chain)
 		return MNL_CB_ERROR;
-	if (nftnl_chain_nlmsg_parse(header, chain) == 0 &&
-	    strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), PROBE_TABLE) == 0)
+	if (strcmp(nftnl_chain_get_str(chain, NFTNL_CHAIN_TABLE), PROBE_TABLE) == 0)
 		compare_chain(data, chain);
-	nftnl_chain_free(chain);
 	return MNL_CB_OK;
 }
 
 /* false: no memory. */
-static bool compare_rule(struct look *look, const struct nftnl_rule *rule)
+static bool compare_rule(struct look *look, const struct nftnl_rule *rule, bool is_whole)
 {
 	size_t position = look->rules_count++;
 	if (position >= FAMILIES_COUNT) {
@@ -277,7 +270,8 @@ static bool compare_rule(struct look *look, const struct nftnl_rule *rule)
 	struct nftnl_rule *expected = make_rule(look->addresses, families[position]);
 	if (!expected)
 		return false;
-	if (!nft_rule_same(expected, rule))
+	/* What can't be read whole is none of ours, whatever was read of it. */
+	if (!is_whole || !nft_rule_same(expected, rule))
 		SAY(look, "rule %zu \"%s\" of chain %s is missing or another", position + 1, rule_name(families[position]),
 		    CHAIN);
 	nftnl_rule_free(expected);
@@ -286,17 +280,16 @@ static bool compare_rule(struct look *look, const struct nftnl_rule *rule)
 
 static int look_at_rule(const struct nlmsghdr *header, void *data)
 {
-	struct nftnl_rule *rule = nftnl_rule_alloc();
+	bool is_whole;
+	cleanup_nft_rule struct nftnl_rule *rule = nft_read_rule(header, &is_whole);
 	if (!rule)
 		return MNL_CB_ERROR;
 	/* A kernel that can't limit the dump to a table gives them all. */
-	bool is_compared = true;
-	if (nftnl_rule_nlmsg_parse(header, rule) == 0 && strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), PROBE_TABLE) == 0)
-		is_compared = compare_rule(data, rule);
-	nftnl_rule_free(rule);
-	if (!is_compared)
+	if (strcmp(nftnl_rule_get_str(rule, NFTNL_RULE_TABLE), PROBE_TABLE) == 0 && !compare_rule(data, rule, is_whole)) {
 		errno = ENOMEM;
-	return is_compared ? MNL_CB_OK : MNL_CB_ERROR;
+		return MNL_CB_ERROR;
+	}
+	return MNL_CB_OK;
 }
 
 static void compare_set(struct look *look, const struct nftnl_set *set)
@@ -317,12 +310,11 @@ static void compare_set(struct look *look, const struct nftnl_set *set)
 
 static int look_at_set(const struct nlmsghdr *header, void *data)
 {
-	struct nftnl_set *set = nftnl_set_alloc();
+	cleanup_nft_set struct nftnl_set *set = nft_read_set(header);
 	if (!set)
 		return MNL_CB_ERROR;
-	if (nftnl_set_nlmsg_parse(header, set) == 0 && strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), PROBE_TABLE) == 0)
+	if (strcmp(nftnl_set_get_str(set, NFTNL_SET_TABLE), PROBE_TABLE) == 0)
 		compare_set(data, set);
-	nftnl_set_free(set);
 	return MNL_CB_OK;
 }
 
@@ -346,16 +338,7 @@ static int keep_element(struct nftnl_set_elem *element, void *data)
 
 static int look_at_elements(const struct nlmsghdr *header, void *data)
 {
-	struct nftnl_set *set = nftnl_set_alloc();
-	if (!set)
-		return MNL_CB_ERROR;
-	int result = MNL_CB_OK;
-	if (nftnl_set_elems_nlmsg_parse(header, set) < 0 || nftnl_set_elem_foreach(set, keep_element, data) < 0) {
-		errno = ENOMEM;
-		result = MNL_CB_ERROR;
-	}
-	nftnl_set_free(set);
-	return result;
+	return nft_read_elements(header, keep_element, data);
 }
 
 /* A dump that is made again: what it said is forgotten. */
