@@ -239,11 +239,13 @@ mutants: deps ## break each claim of docs/security.md in turn: its tests must fa
 	@AMBIENT_BUILD=$(abspath $(BUILD)) PYTHONPATH=tests /usr/bin/python3 -m security.mutations $(MUTANTS)
 
 # SEED: replay; TIME: seconds.
-.PHONY: chaos soak
+.PHONY: chaos chaos-judge soak
 chaos: deps ## random events on a whole node against a model, for TIME seconds (SEED=N: the same events again)
 	@$(MAKE) -s CI=true all tools
 	CHAOS_SEED=$(SEED) CHAOS_TIME=$(TIME) AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -s -p no:cacheprovider \
 		tests/chaos/test_chaos.py::test_chaos
+chaos-judge: deps ## break the product in one way after another: the judge of the chaos run must see each (BROKEN=WORDS: some)
+	@AMBIENT_BUILD=$(abspath $(BUILD)) PYTHONPATH=tests BROKEN="$(BROKEN)" /usr/bin/python3 -m chaos.broken
 soak: deps ## 10,000 ADD and DEL, 10,000 flips, 200 reconnects of the tunnel, 1,000 watches: nothing may be left over
 	@$(MAKE) -s CI=true all tools
 	SOAK=1 AMBIENT_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -m pytest -q -s -p no:cacheprovider tests/soak

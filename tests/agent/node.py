@@ -167,7 +167,9 @@ class Node:
         self.host = Namespace()
         for key in ("all", "default"):
             self.host.sysctl(f"net.ipv6.conf.{key}.accept_dad", 0)
-        self.host.ip("link set lo up\nlink add cni0 type bridge\nlink set cni0 up\naddr add 10.91.0.1/16 dev cni0\n"
+        # A bridge without an address of its own takes its ports' lowest, another one when pods come and go: then for seconds pods
+        # answer to one that nobody has.
+        self.host.ip("link set lo up\nlink add cni0 address 02:00:0a:5b:00:01 type bridge\nlink set cni0 up\naddr add 10.91.0.1/16 dev cni0\n"
                      "addr add fd91::1/64 dev cni0 nodad\n")
         self.host.sysctl("net.ipv4.ip_forward", 1)
         self.pods_made, self.numbers = [], 0

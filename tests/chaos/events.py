@@ -182,8 +182,8 @@ class Events:
 
     def host_is_edited(self):
         edit = self.random.choice(HOST_EDITS)
-        self.judge.touch(self.world.current(), cause="edited", changes=False)
-        self.judge.host_edited = time.time()
+        for cause in ("edited", "host"):
+            self.judge.touch(self.world.current(), cause=cause, changes=False)
         self.world.host.run("nft", *edit.split(), check=False)
         self.counts["edit of the host"] += 1
         return edit
@@ -270,6 +270,7 @@ class Events:
         self.judge.touch(self.world.current(), cause="tunnel", changes=False)
         self.world.is_tunnel_up = False
         self.world.tunnel.stop()
+        self.world_changes()
 
     def tunnel_starts(self):
         self.world.connect()

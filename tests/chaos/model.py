@@ -7,6 +7,7 @@ seen to be what the events ask for.
 A cause is a time during which something was taken away by force, from the moment before until it was seen to be put right:
     edited    rules, routes or interfaces in the pod (or the host's rules): packets may go around the tunnel, new connections may
               fail, and those that the tunnel carries may break
+    host      the host's rules, in the same time: what the node itself has open loses its translation
     tunnel    the tunnel died: new connections of pods of the mesh may fail, and those that it carried break; nothing goes around it
 What the agent's or the API server's end breaks has no cause."""
 import bisect
@@ -17,8 +18,6 @@ import time
 
 from .wire import RST
 
-# The host's conntrack keeps translations of connections that were under way when the rules were taken away, beyond their repair.
-HOST_REMEMBERS = 150
 PROBES = {"169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
 
 
@@ -73,7 +72,6 @@ class Judge:
         self.carried = set()   # (address, port) of who opened a connection that a tunnel took
         self.violations = []
         self.counts = collections.Counter()
-        self.host_edited = 0.0  # when the host's rules were taken away last
         self.recent = collections.deque(maxlen=30000)  # packets
         self.failed = []       # reports of connections, until they are judged
 
@@ -87,7 +85,7 @@ class Judge:
             for record in records:
                 record.generation += 1
                 record.touched = time.time()
-                if cause and (cause == "edited" or record.state != "out"):
+                if cause and (cause != "tunnel" or record.state != "out"):
                     record.begin(cause)
                 if changes and record.state != "changing":
                     record.becomes("changing")
@@ -149,14 +147,15 @@ class Judge:
             since, until = report["last"] or report["opened"], report["at"]
             source = report["source"] and (str(ipaddress.ip_address(report["source"][0])), report["source"][1])
             is_carried = source in self.carried
-            if report["last"] is None or is_carried:
-                for record in ends:
-                    if record.has_cause(("edited", "tunnel"), since, until) and record.states_between(since, until) != {"out"}:
-                        self.counts["connections that broke with a cause"] += 1
-                        return
-            if report["kind"] == "probe" and until - self.host_edited < HOST_REMEMBERS:
-                self.counts["probes that failed after an edit of the host"] += 1
+            if report["kind"] == "scan":
+                if not any(record.has_cause(("edited",), since, until) for record in ends):
+                    self.violation(f"the tunnel's own port took a connection that the rules had not sent there: {report}")
                 return
+            causes = ("edited", "tunnel") if report["last"] is None or is_carried else ("host",) if report["from"] == "host" else ()
+            for record in ends:
+                if record.has_cause(causes, since, until) and record.states_between(since, until) != {"out"}:
+                    self.counts["connections that broke with a cause"] += 1
+                    return
             states = {record.name: sorted(record.states_between(since, until)) for record in ends}
             self.violation(f"a connection {'could not be opened' if report['last'] is None else 'broke'} without a cause: {report}, "
                            f"carried {is_carried}, states meanwhile {states}, causes {[record.causes[-2:] for record in ends]}, packets {self.packets_of(report['source'])}")

@@ -24,7 +24,7 @@ from .world import CONFLIST, World
 SEED = int(os.environ.get("CHAOS_SEED", "1") or random.randrange(1 << 32))
 SECONDS = float(os.environ.get("CHAOS_TIME") or 6)
 STEPS_UNTIL_REST = 12, 30
-REST_WITHIN = 60
+REST_WITHIN = float(os.environ.get("CHAOS_REST") or 60)
 DESCRIPTORS_OF_A_POD = 6
 
 
@@ -109,6 +109,8 @@ class Chaos:
         left = {path.name for path in (world.run_dir / "attachments").glob("*.json")} - containers
         if left:
             found.append(f"attachments of nobody: {sorted(left)}")
+        if stayed := sorted(name for name in world.deleted if (world.run_dir / "attachments" / f"{name}:eth0.json").exists()):
+            found.append(f"attachments whose DEL succeeded: {stayed}")
         interfaces = {pod.sandbox.interface for pod in alive.values()}
         there = {line.split()[1].split("@")[0] for line in world.host.run("ip", "-o", "link", "show", "type", "veth").splitlines()
                  for line in [line.replace(": ", " ")]}

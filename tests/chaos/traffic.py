@@ -1,5 +1,6 @@
 """What the applications of the node's pods say to each other, as a program of its own so that nothing else holds it up: every pod
-serves, and all the time connections are opened between pods, in both families, and from the node itself (a kubelet's probes).
+serves, and all the time connections are opened between pods, in both families, and from the node itself (a kubelet's probes, and connections that stay a while). The tunnel's own ports are
+tried from the node: nobody may be taken there.
 
 Commands on standard input, JSON lines:
 
@@ -9,7 +10,7 @@ Commands on standard input, JSON lines:
     {"stop": true}
 
 Answers on standard output, JSON lines: {"ready": KEY} for a pod, {"gone": KEY}, {"failed": ...} for each connection that could
-not be opened or that broke, and {"totals": ...} at the end. Times are the wall clock's, as a packet's are."""
+not be opened or that broke, or that the tunnel's own port took, and {"totals": ...} at the end. Times are the wall clock's, as a packet's are."""
 import asyncio
 import errno
 import json
@@ -24,8 +25,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from peers.sockets import listen_in, socket_in  # noqa: E402
 
 PORT = 7000
+GUARDED = 15001, 15006
 PATIENCE = 8
-SHORT_EVERY, LONG_EVERY = 0.12, 1.2  # seconds, for each pod
+SHORT_EVERY, LONG_EVERY, SCAN_EVERY = 0.12, 1.2, 0.2  # seconds, for each pod, and for the node
 LIFE = 4                             # of a long one, at most
 PING_EVERY = 0.15
 
@@ -65,7 +67,7 @@ class Pod:
 class Traffic:
     def __init__(self):
         self.pods, self.random = {}, random.Random(1)
-        self.totals = {"short": 0, "long": 0, "lasting": 0, "probe": 0, "answers": 0, "failed": 0}
+        self.totals = {"short": 0, "long": 0, "lasting": 0, "probe": 0, "held": 0, "scan": 0, "answers": 0, "failed": 0}
 
     def begin(self, pod, routine):
         """A task that belongs to a pod: it is cancelled when the pod goes."""
@@ -75,8 +77,8 @@ class Traffic:
         return task
 
     @staticmethod
-    async def connect(sock, address, report):
-        problem = sock.connect_ex((address, PORT))
+    async def connect(sock, address, report, port=PORT):
+        problem = sock.connect_ex((address, port))
         report["source"] = sock.getsockname()[:2]
         if problem == errno.EINPROGRESS:
             loop, done = asyncio.get_running_loop(), asyncio.Event()
@@ -129,13 +131,33 @@ class Traffic:
             else:
                 sock.close()
 
+    async def scan(self, pod, other):
+        """A port of the tunnel's, which takes nobody whom the rules have not sent there."""
+        address, port = self.random.choice(other.addresses), self.random.choice(GUARDED)
+        report = {"kind": "scan", "from": pod.key, "to": other.key, "address": address, "port": port, "opened": time.time(), "last": None,
+                  "source": None}
+        self.totals["scan"] += 1
+        with socket_in(pod.netns, socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
+            try:
+                await self.connect(sock, address, report, port)
+            except OSError:
+                return
+            if self.pods.get(other.key) is other:
+                say(failed={**report, "at": time.time(), "error": "it was taken"})
+
+    async def scan_always(self, pod):
+        while True:
+            await asyncio.sleep(SCAN_EVERY)
+            if others := [other for other in self.pods.values() if other.serves]:
+                await self.scan(pod, self.random.choice(others))
+
     async def open_always(self, pod, every, kind):
         while True:
             await asyncio.sleep(every * self.random.uniform(0.5, 1.5))
             others = [other for other in self.pods.values() if other is not pod and other.serves]
             if others:
                 other = self.random.choice(others)
-                life = self.random.uniform(0.3, LIFE) if kind == "long" else 0
+                life = self.random.uniform(0.3, LIFE) if kind in ("long", "held") else 0
                 task = self.begin(pod, self.talk(pod, other, kind, life))
                 other.tasks.add(task)
                 task.add_done_callback(other.tasks.discard)
@@ -145,8 +167,10 @@ class Traffic:
         pod = Pod(key, netns, addresses, serves)
         if serves:
             await pod.serve()
-            self.begin(pod, self.open_always(pod, LONG_EVERY, "long"))
+        else:
+            self.begin(pod, self.scan_always(pod))
         self.pods[key] = pod
+        self.begin(pod, self.open_always(pod, LONG_EVERY, "long" if serves else "held"))
         self.begin(pod, self.open_always(pod, SHORT_EVERY, "short" if serves else "probe"))
         say(ready=key)
 

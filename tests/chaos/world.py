@@ -138,7 +138,9 @@ class World(ClusterNode):
         self.labelled = {"shop": False, "office": False}
         self.was_flipped = {"shop": False, "office": False}  # since the node was at rest
         self.is_agent_up = self.is_api_up = self.is_tunnel_up = True
+        self.is_over = False
         self.threads, self.gone = [], []
+        self.deleted = set()       # containers whose DEL succeeded
         self.touched = time.time()
         self.totals = None
         self.write_conflist()
@@ -259,14 +261,14 @@ class World(ClusterNode):
             except BaseException as error:
                 self.judge.violation(f"{pod.key}: {error!r}")
                 raise
-        pod.thread = threading.Thread(target=work)
+        pod.thread = threading.Thread(target=work, daemon=True)
         self.threads.append(pod.thread)
         pod.thread.start()
 
     def bring_up(self, pod, sandbox):
         """ADD until it succeeds, then the pod's processes run. A chain that does not name us starts it without."""
         is_strict = False
-        while not pod.is_gone and not pod.has_ended and pod.sandbox is sandbox:
+        while not self.is_over and not pod.is_gone and not pod.has_ended and pod.sandbox is sandbox:
             entry = self.our_entry()
             if entry is None:
                 break
@@ -275,16 +277,19 @@ class World(ClusterNode):
                 sandbox.container = f"sandbox-{sandbox.number}-{pod.attempts}"
                 pod.containers.append(sandbox.container)
                 is_strict = not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.label != "ambient"
-                generation = pod.record.generation
+                generation, touched = pod.record.generation, self.touched
                 status, answer = self.runtime.call("ADD", sandbox, container=sandbox.container, config=entry)
                 if status == 0:
                     is_strict = is_strict and generation == pod.record.generation
+                    if is_strict:
+                        self.look_after_add(pod, sandbox, generation, touched)
                     break
                 if not isinstance(answer, dict) or answer.get("code") != 11:
                     self.judge.counts["ADDs with another error"] += 1
                     if self.judge.counts["ADDs with another error"] > 20:
                         raise AssertionError(f"{sandbox.interface} {sandbox.is_closed} {sandbox.holder.poll()} {answer}")
-                self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)
+                if self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)[0] == 0:
+                    self.deleted.add(sandbox.container)
             time.sleep(0.2)
         else:
             return
@@ -299,6 +304,12 @@ class World(ClusterNode):
                 self.judge.pods[pod.key] = pod.record
         self.begin_traffic(pod, sandbox)
         self.show(pod)
+
+    def look_after_add(self, pod, sandbox, generation, touched):
+        """The contract: when ADD returns, everything is there. Unless something came between."""
+        missing = sandbox.look(True) if self.belongs(pod) else None
+        if missing and generation == pod.record.generation and touched == self.touched:
+            self.judge.violation(f"{pod.record.name} when its ADD had succeeded: {missing}")
 
     def begin_traffic(self, pod, sandbox):
         with self.judge.lock:
@@ -324,6 +335,8 @@ class World(ClusterNode):
             status, answer = self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)
             if status != 0:
                 self.judge.violation(f"DEL of {pod.key} failed: {answer}")
+            else:
+                self.deleted.add(sandbox.container)
         self.close_sandbox(sandbox)
 
     def close_sandbox(self, sandbox):
@@ -387,6 +400,7 @@ class World(ClusterNode):
                 record.right = (generation, wanted), time.time()
 
     def close(self):
+        self.is_over = True
         self.traffic.kill()
         self.traffic.wait()
         for thread in self.threads:
