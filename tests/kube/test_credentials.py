@@ -77,11 +77,14 @@ def test_an_authority_that_changes(server, start, tmp_path):
     assert tool.ask("get_pod", namespace="shop", name="cart")["outcome"] == "done"
 
 
-@pytest.mark.parametrize("kind,words", [("wrong-name", "is for another name than 127.0.0.1"), ("unknown-ca", "is not trusted")])
-def test_a_certificate_that_is_not_the_servers(server, start, kind, words):
+@pytest.mark.parametrize("kind,words,asked_for", [
+    ("wrong-name", "is for another name than 127.0.0.1", None), ("unknown-ca", "is not trusted", None),
+    ("good", "is for another name than another.example", "another.example")])
+def test_a_certificate_that_is_not_the_servers(server, start, tmp_path, kind, words, asked_for):
     server.use_certificate(kind)
+    server.write_kubeconfig(tmp_path / "kubeconfig", cluster={"tls-server-name": asked_for})
     server.put_pod("shop", "cart")
-    tool = start()
+    tool = start(reload=100)
     trouble = tool.next(told="trouble", kind="pod")
     assert words in trouble["reason"]
     begun = time.monotonic()
@@ -89,6 +92,7 @@ def test_a_certificate_that_is_not_the_servers(server, start, kind, words):
     assert answer["outcome"] == "failed" and words in answer["error"] and time.monotonic() - begun < 2
     assert not server.requests, "nothing was sent, the token least of all"
     server.use_certificate("good")
+    server.write_kubeconfig(tmp_path / "kubeconfig")
     tool.synced()
 
 

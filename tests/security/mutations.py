@@ -159,6 +159,10 @@ LOCAL_USER = [
     Mutation("Who sits at the tunnel's socket disturbs nobody", "installer/tunnel/connection.c",
              "connection_end(connection, TUNNEL_LOST, error.message);\n\t\t\treturn;", "continue;",
              (LOCAL + "test_a_stranger_at_the_tunnels_socket_disturbs_nobody",)),
+    Mutation("Who sits at the tunnel's socket disturbs nobody", "installer/tunnel/server.c",
+             "return connection->state == CONNECTION_NEW || connection->state == CONNECTION_LIVE;",
+             "return connection->state != CONNECTION_ENDED;",
+             (LOCAL + "test_a_stranger_at_the_tunnels_socket_disturbs_nobody",)),
 ]
 
 API_SERVER = [
@@ -179,11 +183,20 @@ API_SERVER = [
              "char *grown = *length < limit ? realloc(*text, wanted) : NULL;", "char *grown = realloc(*text, wanted);",
              ("tests/unit/test_kube_list_scanner.c",)),
     Mutation("Lists, watches, objects: bounded, and no crash", "lib/json.c", "return text + i;", "break;", ("tests/fuzz/json.c",)),
+    Mutation("Lists, watches, objects: bounded, and no crash", "lib/json.c", "if (cJSON_IsNumber(value) && !isfinite(value->valuedouble))",
+             "if (!value)", ("tests/fuzz/json.c",)),
     Mutation("Nothing goes by anything but https", "installer/kube/credentials.c",
-             'strcasecmp(scheme, "http") == 0) {', 'strcasecmp(scheme, "http") == 1) {', (CREDENTIALS,)),
+             # Twice over: the first refusal says why.
+             '''	if (scheme && strcasecmp(scheme, "http") == 0) {
+		error_set(error, 0, "%s: server: expected https://, found \\"%s\\": credentials are not sent in clear text",
+			  entry->where, server);
+		goto out;
+	}
+	if (!scheme || strcasecmp(scheme, "https") != 0 ||''', "\tif (!scheme ||", (CREDENTIALS,)),
     Mutation("certificates are checked", "installer/kube/tls.c", "credentials->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER",
              "credentials->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_NONE", (CERTIFICATE,)),
     Mutation("certificates are checked", "installer/kube/tls.c", "SSL_set1_host(ssl, tls->name) &&", "", (CERTIFICATE,)),
+    Mutation("certificates are checked", "installer/kube/tls.c", "X509_VERIFY_PARAM_set1_ip_asc(parameters, tls->name)", "1", (CERTIFICATE,)),
     Mutation("What can go into a header cannot end it", "installer/kube/credentials.c", "if (text[i] <= ' ' || text[i] > '~')",
              "if (text[i] == '\\t')", ("tests/fuzz/kubeconfig.c",)),
 ]
@@ -246,9 +259,17 @@ SECRETS = [
              'return error_set(error, 0, "%s: the token holds a character at %zu that no token may hold", what,',
              'return error_set(error, 0, "%s: the token holds a character at %zu that no token may hold", text,',
              ("tests/security/test_secrets.py::test_no_token_is_told",)),
-    Mutation("a core of the agent holds none of its", "installer/agent.c", "(void)setrlimit(RLIMIT_CORE, &none);", "(void)none;",
+    Mutation("are in no log line, message or view", "installer/kube/client_slot.c", "\tstruct kube_exchange exchange = {\n",
+             '\tlog_write(client->access.log, LOG_LEVEL_DEBUG, NULL, "asking as %s", authorization ? authorization : "");\n'
+             "\tstruct kube_exchange exchange = {\n", ("tests/security/test_secrets.py::test_no_token_is_told_at_work",)),
+    Mutation("are in no log line, message or view", "installer/observe/pages.c",
+             "send_json(request, installer_config_to_json(request->observe->seen.config));",
+             "extern int file_read(const char *, size_t, struct error *, char **, size_t *);\n\tchar *text = NULL;\n\tsize_t length = 0;\n"
+             "\tif (file_read(request->observe->seen.config->kubeconfig, 1 << 20, NULL, &text, &length) == 0)\n"
+             '\t\tsay(request, 200, "%s", text);\n\tfree(text);', ("tests/security/test_secrets.py::test_no_token_is_told_at_work",)),
+    Mutation("A core of the agent holds none of its memory", "installer/agent.c", "(void)setrlimit(RLIMIT_CORE, &none);", "(void)none;",
              (KERNEL + "test_nothing_secret_is_in_a_core",)),
-    Mutation("a core of the agent holds none of its", "installer/agent.c", 'write(filter, "0", 1) < 0)', 'write(filter, "33", 2) < 0)',
+    Mutation("A core of the agent holds none of its memory", "installer/agent.c", 'write(filter, "0", 1) < 0)', 'write(filter, "33", 2) < 0)',
              (KERNEL + "test_nothing_secret_is_in_a_core",)),
     Mutation("are overwritten when they are freed", "installer/kube/credentials.c", "OPENSSL_cleanse(secret, strlen(secret));", ";",
              (CREDENTIALS,)),

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from agent.cluster import ClusterNode
 from agent.node import INSTALLER
 from netns.namespace import Namespace
 
@@ -41,3 +42,26 @@ def test_no_token_is_told(alone, tmp_path, user):
         process.kill()
     output = process.communicate(timeout=20)[0]
     assert output and SECRET not in output and SECRET[:12] not in output, output
+
+
+def test_no_token_is_told_at_work(tmp_path):
+    """Logged as much as there is to log, asked for everything that it shows, and refused by the API server in between."""
+    node = ClusterNode(tmp_path, start=False, tunnel=False)
+    try:
+        node.api.tokens.add(SECRET)
+        node.api.write_kubeconfig(node.kubeconfig, token=SECRET)
+        node.start()
+        node.connect()
+        pod = node.pod()
+        node.join()
+        node.enabled([pod])
+        node.api.tokens.remove(SECRET)
+        node.api.order_watchers("close")
+        node.log_has("401")
+        told = [node.log()] + [node.request("GET", path)[1] for path in (
+            "/", "/status", "/config", "/pods", f"/pods/{pod.key}?verify=1", "/metrics", "/readyz", "/nothing")]
+        assert all(len(text) > 2 for text in told)
+        assert not [text for text in told if SECRET in text or SECRET[:12] in text]
+    finally:
+        node.api.tokens.add(SECRET)
+        node.close()
