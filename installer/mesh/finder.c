@@ -77,11 +77,11 @@ static int compare_wishes(const void *a, const void *b, void *data)
 	return cgroup_compare_uid(uid, strlen(uid), wishes[*(const size_t *)b].uid);
 }
 
-/* A process that can't be looked at: it is gone, or not for us to see, which is no error; but a lack of descriptors or memory
- * is. */
+/* A process that can't be looked at: it is gone, or not for us to see, which is no error; but what lay in the moment is, as a lack
+ * of descriptors. */
 static int pass_over(int number, struct error *error)
 {
-	if (number != EMFILE && number != ENFILE && number != ENOMEM)
+	if (!error_may_pass(number))
 		return 0;
 	return error_set(error, number, "cannot look for pods' network namespaces");
 }

@@ -157,7 +157,7 @@ int sandbox_reopen(struct mesh_pod *pod, struct error *error)
 		return error_say(error, ENOENT, "no network namespace is remembered");
 	if (sandbox_open_path(pod->mesh, pod->sandbox.netns_path, pod->sandbox.id, error, &netns) < 0) {
 		/* Whatever is wrong with the path, the namespace is looked for elsewhere. */
-		if (error->number != EMFILE && error->number != ENFILE && error->number != ENOMEM)
+		if (!error_may_pass(error->number))
 			error->number = ENOENT;
 		return -1;
 	}
