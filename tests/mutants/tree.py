@@ -147,11 +147,20 @@ class Tree:
             return {}
         _, told = self._run(["/usr/bin/python3", "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "--rootdir", self.root,
                              "--tb=short", "-rpfE", *names], seconds)
-        lines = re.findall(r"^(PASSED|FAILED|ERROR) ([^\s\[]+)(.*)$", told, re.M)
+        # By the whole name, with its parameters. What fails when it is over, in a fixture's end, has passed before.
+        cases = {}
+        for state, case, words in re.findall(r"^(PASSED|FAILED|ERROR) (.+?)(?: - (.*))?$", told, re.M):
+            cases.setdefault(case, {})[state] = words or "(no words)"
         found = {}
         for name in names:
-            # A test with parameters fails when one of them does; where a fixture breaks nothing was judged.
-            states = {state: rest for state, test, rest in lines if test == name}
-            state = next((state for state in ("FAILED", "ERROR", "PASSED") if state in states), None)
-            found[name] = Outcome({"FAILED": "failed", "PASSED": "passed"}.get(state, "broken"), states.get(state, "") if state else told[-2000:])
+            # A test with parameters fails when one of them does. What did not get as far as to judge is no failure.
+            own = {case: states for case, states in cases.items() if case.partition("[")[0] == name}
+            failed = [(case, states.get("FAILED") or states["ERROR"]) for case, states in own.items()
+                      if "FAILED" in states or {"PASSED", "ERROR"} <= set(states)]
+            if failed:
+                found[name] = Outcome("failed", " ".join(failed[0])[len(name):])
+            elif own and all(set(states) == {"PASSED"} for states in own.values()):
+                found[name] = Outcome("passed", "")
+            else:
+                found[name] = Outcome("broken", str(own) + told[-2000:])
         return found

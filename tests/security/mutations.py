@@ -91,10 +91,8 @@ OWNER = [
 ]
 
 LOCAL_USER = [
-    Mutation("are of mode 0600", "installer/unix_listener.c", "chmod(temporary, 0600)", "chmod(temporary, 0666)",
+    Mutation("are of mode 0600", "installer/socket_path.c", "chmod(beside, 0600)", "chmod(beside, 0666)",
              (LOCAL + "test_sockets_are_of_root_alone", ONLY_ROOT)),
-    Mutation("are of mode 0600", "installer/observe/listen.c", "fchmod(fd, 0600)", "fchmod(fd, 0666)",
-             (LOCAL + "test_sockets_are_of_root_alone",)),
     Mutation("SO_PEERCRED", "installer/unix_listener.c", "if (peer.uid != 0) {", "if (peer.uid == 4711) {",
              (LOCAL + "test_sockets_ask_the_kernel_who_is_there", ONLY_ROOT)),
     Mutation("SO_PEERCRED", "installer/observe/listen.c", "&length) == 0 && peer.uid == 0;", "&length) == 0 && peer.uid != 4711;",
@@ -110,6 +108,14 @@ LOCAL_USER = [
              "cleanup_close int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);",
              "cleanup_close int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);",
              (LOCAL + "test_links_in_the_way_are_not_followed",)),
+    Mutation("Links in the way are not followed", "installer/host/replace.c",
+             "\t    renameat(replacement->directory, replacement->temporary, replacement->directory, replacement->name) < 0)",
+             "\t    ({ int from = openat(replacement->directory, replacement->temporary, O_RDONLY),\n"
+             "\t\t   to = openat(replacement->directory, replacement->name, O_WRONLY | O_CREAT | O_TRUNC, 0755);\n"
+             "\t       char bytes[4096];\n\t       ssize_t got;\n"
+             "\t       while ((got = read(from, bytes, sizeof bytes)) > 0 && write(to, bytes, (size_t)got) == got)\n\t\t       ;\n"
+             "\t       close(from) + close(to) + unlinkat(replacement->directory, replacement->temporary, 0); }) < 0)",
+             ("tests/host/test_binary.py::test_a_link_under_our_name_is_replaced_and_not_followed",)),
     Mutation("What is no network namespace, or the host's, is refused", "lib/netns.c", "if (kind != CLONE_NEWNET)", "if (kind == 0)",
              (LOCAL + "test_what_is_no_namespace_is_refused", INPUT + "test_namespace_is_something_else")),
     Mutation("What is no network namespace, or the host's, is refused", "lib/netns.c", "ioctl(fd, NS_GET_NSTYPE) : 0;",
@@ -200,7 +206,12 @@ API_SERVER = [
              "credentials->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_NONE", (CERTIFICATE,)),
     Mutation("certificates are checked", "installer/kube/tls.c", "SSL_set1_host(ssl, tls->name) &&", "", (CERTIFICATE,)),
     Mutation("certificates are checked", "installer/kube/tls.c", "X509_VERIFY_PARAM_set1_ip_asc(parameters, tls->name)", "1", (CERTIFICATE,)),
-    Mutation("What can go into a header cannot end it", "installer/kube/credentials.c", "if (text[i] <= ' ' || text[i] > '~')",
+    Mutation("What can go into a header, or into a request's path, cannot end it", "installer/kube/source.c",
+             "cleanup_free char *namespace_part = kube_escape(namespace_name),", "cleanup_free char *namespace_part = strdup(namespace_name),",
+             ("tests/kube/test_source.py::test_a_pod_is_read",)),
+    *[Mutation("What can go into a header, or into a request's path, cannot end it", "installer/kube/watch.c", f"kube_escape(watch->{what}) : NULL;",
+               f"strdup(watch->{what}) : NULL;", ("tests/fuzz/watch.c",)) for what in ("resource_version", "continue_token")],
+    Mutation("What can go into a header, or into a request's path, cannot end it", "installer/kube/credentials.c", "if (text[i] <= ' ' || text[i] > '~')",
              "if (text[i] == '\\t')", ("tests/fuzz/kubeconfig.c",)),
 ]
 
