@@ -223,7 +223,7 @@ NEIGHBOUR = [
     Mutation("no rewrite of theirs is lost", "installer/host/replace.c", "return a->st_dev == b->st_dev &&", "return a == b || true ||",
              (NEIGHBOURS + "test_no_rewrite_is_ever_lost",)),
     Mutation("no rewrite of theirs is lost", "installer/host/replace.c", "!replacement_same_file(&out, expected)) {", "false) {",
-             (NEIGHBOURS + "test_no_rewrite_is_ever_lost",)),
+             ("tests/unit/test_host_replace.c",)),
     *[Mutation("What comes over the plugins' socket is bounded", "lib/wire_socket.c", text, replacement, ("tests/unit/test_wire.c",))
       for text, replacement in [
           ("netns_check(descriptor, error) < 0 || netns_refuse_own(descriptor, error) < 0)", "netns_check(descriptor, error) < 0)"),

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ambient/cleanup.h"
 #include "installer/host/replace.h"
@@ -70,6 +72,18 @@ static void begin(const struct place *place, struct replacement *replacement, co
 	assert_int_equal(replacement_sync(replacement, NULL), 0);
 }
 
+/* Whoever writes in the last moment: after the look, before the exchange. */
+static const struct place *writes_at_last;
+
+/* NOLINTNEXTLINE(readability-inconsistent-declaration-parameter-name) */
+int renameat2(int old_directory, const char *old_name, int new_directory, const char *new_name, unsigned int flags)
+{
+	if (writes_at_last)
+		write_file(writes_at_last, "x", "theirs, in the last moment");
+	writes_at_last = NULL;
+	return (int)syscall(SYS_renameat2, old_directory, old_name, new_directory, new_name, flags);
+}
+
 static void a_new_file(void **state)
 {
 	const struct place *place = *state;
@@ -121,6 +135,18 @@ static void somebody_elses_work_stays(void **state)
 		assert_int_equal(error.number, EAGAIN);
 	}
 	assert_int_equal(count_files(place), 0);
+	write_file(place, "x", "old");
+	assert_int_equal(fstatat(place->directory, "x", &status, 0), 0);
+	{
+		cleanup_replacement struct replacement replacement = { .fd = -1, .lock = -1 };
+		struct error error = { 0 };
+		begin(place, &replacement, "new");
+		writes_at_last = place;
+		assert_int_equal(replacement_commit(&replacement, &status, &error), -1);
+		assert_int_equal(error.number, EAGAIN);
+	}
+	assert_file(place, "x", "theirs, in the last moment");
+	assert_int_equal(count_files(place), 1);
 }
 
 static void what_is_given_up_leaves_nothing(void **state)

@@ -212,6 +212,7 @@ static void a_packet_too_large_and_an_end_are_told_apart(void **state)
 	send_raw(pair[0], large, WIRE_PACKET_MAX + 10, NULL, 0);
 	assert_int_equal(wire_receive(pair[1], &error, &got, &descriptor), -1);
 	assert_int_equal(error.number, EPROTO);
+	assert_non_null(strstr(error.message, "larger than"));
 	close(pair[0]);
 	error = (struct error){ 0 };
 	assert_int_equal(wire_receive(pair[1], &error, &got, &descriptor), -1);
