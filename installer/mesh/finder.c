@@ -77,8 +77,8 @@ static int compare_wishes(const void *a, const void *b, void *data)
 	return cgroup_compare_uid(uid, strlen(uid), wishes[*(const size_t *)b].uid);
 }
 
-/* A process that can't be looked at: it is gone, or not for us to see, which is no error; but what lay in the moment is, as a lack
- * of descriptors. */
+/* A process that can't be looked at: it is gone, or not for us to see, which is no error; but what lay in the moment is, as a
+ * lack of descriptors. */
 static int pass_over(int number, struct error *error)
 {
 	if (!error_may_pass(number))
