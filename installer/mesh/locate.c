@@ -205,7 +205,7 @@ void mesh_look_around(struct mesh *mesh)
 			continue;
 		if (pod->sandbox.standing != REDIRECT_STANDING_NOTHING)
 			pod->was_accepted = true;
-		else if (!pod->decision.wanted && !pod->is_remembered)
+		else if (!pod->decision.wanted && !pod->is_remembered && !pod->sandbox.was_ours)
 			sandbox_let_go(pod);
 		mesh_queue(pod);
 	}

@@ -325,7 +325,7 @@ static void release(struct mesh_pod *pod)
 			return;
 		pod->is_annotation_off = true;
 	}
-	bool is_in = sandbox_is_held(sandbox) && sandbox->standing != REDIRECT_STANDING_NOTHING;
+	bool is_in = sandbox_is_held(sandbox) && (sandbox->standing != REDIRECT_STANDING_NOTHING || sandbox->was_ours);
 	if ((is_in && !step_drain(pod)) || !step_forget_in_tunnel(pod))
 		return;
 	if (is_in) {

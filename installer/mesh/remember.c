@@ -288,6 +288,7 @@ static int recall_attachment(void *data, struct attachment *attachment, struct e
 	    (!attachment->is_enrolled || !leads_there(mesh, attachment->netns_path, attachment->netns)))
 		return 0;
 	sandbox_remember(pod, attachment);
+	pod->sandbox.was_ours = attachment->is_enrolled;
 	return 0;
 }
 
@@ -408,6 +409,7 @@ static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, 
 		recall_addresses(&pod->sandbox, texts, count);
 	}
 	pod->is_remembered = true;
+	pod->sandbox.was_ours = true;
 	pod->decision =
 		(struct selection_decision){ .wanted = true, .reason = "it was in the mesh before the agent restarted" };
 	return 0;

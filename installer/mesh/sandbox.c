@@ -211,6 +211,7 @@ int sandbox_apply(struct mesh_pod *pod, enum redirect_stage stage, const struct 
 	redirect_clear(&sandbox->in_force);
 	sandbox->in_force = copy;
 	sandbox->standing = stage == REDIRECT_STAGE_FULL ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;
+	sandbox->was_ours = false;
 	sandbox->is_suspect = false;
 	sandbox->verified = time(NULL);
 	pod->is_attachment_stale = true;
@@ -223,6 +224,7 @@ int sandbox_remove(struct mesh_pod *pod, struct error *error)
 	if (redirect_remove(pod->sandbox.session, error) < 0)
 		return -1;
 	pod->sandbox.standing = REDIRECT_STANDING_NOTHING;
+	pod->sandbox.was_ours = false;
 	pod->sandbox.is_suspect = false;
 	/* It was ours from its ADD on, or was looked at. */
 	pod->sandbox.is_taken_over = true;

@@ -29,6 +29,7 @@ struct sandbox {
 
 	enum redirect_standing standing; /* rules in the namespace, as of the last look or change */
 	bool is_looked_at;		 /* false: standing is not known */
+	bool was_ours;			 /* in an earlier run: its table may have been taken, and its routes stand still */
 	bool is_suspect;		 /* somebody else changed something there: compare */
 	enum drift_kind suspicion;
 	struct redirect in_force;      /* what the rules say, while standing is not NOTHING */

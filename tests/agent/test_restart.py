@@ -34,6 +34,26 @@ def test_rules_are_adopted_not_rewritten(node, pods):
     assert "somebody changed" not in node.log()
 
 
+@pytest.mark.parametrize("kind", ["ADD", "found"])
+def test_a_pod_that_lost_its_table_and_its_place_in_the_mesh(node, kind):
+    """Both while no agent ran: what is left of the redirection goes too."""
+    runtime = Runtime(node)
+    node.join()
+    pod = node.pod(starts=kind == "ADD")
+    if kind == "ADD":
+        runtime.add(pod)
+        pod.starts = False
+        pod.show()
+    pod.enter()
+    eventually(lambda: node.enrolled() == {pod.uid})
+    node.kill()
+    pod.netns.nft("delete table inet ambient-cni")
+    assert "lookup 100" in pod.traces()
+    pod.show(**{"istio.io/dataplane-mode": "none"})
+    node.start()
+    pod.exit()
+
+
 @pytest.mark.parametrize("loss", ["enrolled.json is corrupt", "attachments are corrupt", "everything is lost"])
 def test_state_that_is_lost_is_made_anew(node, loss):
     runtime = Runtime(node)
