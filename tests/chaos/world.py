@@ -296,8 +296,8 @@ class World(ClusterNode):
         sandbox.run()
         with self.judge.lock:
             if is_strict and not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.record.state == "changing" and \
-                    generation == pod.record.generation:
-                # The contract: when ADD returns, everything is there.
+                    generation == pod.record.generation and not pod.has_ended:
+                # The contract: when ADD returns, everything is there. The agent can't know yet of a pod that has ended just now.
                 pod.record.becomes("in" if self.belongs(pod) else "out")
                 self.judge.counts["pods that were right when ADD returned"] += 1
             if not pod.is_gone and pod.sandbox is sandbox:
