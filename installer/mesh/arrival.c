@@ -1,9 +1,8 @@
-/* A new pod: an ADD of the plugin.
+/* A new pod: an ADD of the plugin, from the question to the result.
  *
- * The question is answered from the store. A pod that the watch has not shown yet is read once from the source; where the
- * source is away, what is known of the namespace decides, as it would in the plugin. Then the order is strict, since nothing
- * runs yet: rules (the plugin's), probe address, the tunnel's Add, success. From the decision to the report the namespace is
- * the plugin's alone. Whatever ends the ADD otherwise takes back what was done here; the plugin takes back what it did.
+ * Whether it belongs to the mesh is decided in arrival_decide.c. Then the order is strict, since nothing runs yet: rules (the
+ * plugin's), probe address, the tunnel's Add, success. From the decision to the report the namespace is the plugin's alone.
+ * Whatever ends the ADD otherwise takes back what was done here; the plugin takes back what it did.
  *
  * Of ADDs of one sandbox at the same moment the first leads and the others follow: they are answered when it has succeeded, and
  * refused with it, since its plugin takes away rules that are theirs too. An ADD of another sandbox of the pod ends it. */
@@ -14,37 +13,12 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "installer/mesh/state.h"
+#include "installer/mesh/arrival_parts.h"
 
 /* Of the time that the plugin waits, what is used here before it is told the reason: the rest is for the telling. */
 #define PATIENCE_PART 0.8
 /* Of a plugin that does not say how long it waits: timeoutSeconds' default. */
 #define PLUGIN_TIMEOUT 5.0
-
-enum arrival_stage {
-	ARRIVAL_WAITS,	   /* for the source to know pod and namespace */
-	ARRIVAL_READS,	   /* the pod from the source */
-	ARRIVAL_FOLLOWS,   /* another ADD of the same sandbox, which has been decided */
-	ARRIVAL_APPLIES,   /* the plugin does */
-	ARRIVAL_IN_TUNNEL, /* an Add is on its way, or no tunnel is connected */
-};
-
-struct mesh_arrival {
-	TAILQ_ENTRY(mesh_arrival) all;
-	struct mesh *mesh;
-	struct mesh_arrival_listener listener;
-	struct attachment attachment;
-	int netns;
-	enum arrival_stage stage;
-	struct mesh_pod *pod; /* from the decision on */
-	struct source_request *request;
-	bool has_read;	     /* the source was asked for this pod: it does not know it */
-	char *replaced;	     /* the container id of the pod's sandbox before this one; NULL: none is known */
-	bool is_new_sandbox; /* not another interface, or a second ADD, of one that is in already */
-	struct event *deadline;
-	double began, decided, reported;
-	char waits_for[256];
-};
 
 static void arrival_free(struct mesh_arrival *arrival)
 {
@@ -130,11 +104,16 @@ static void log_outcome(const struct mesh_arrival *arrival, enum log_level level
 		  (clock_seconds() - arrival->began) * 1000, reason);
 }
 
-static void look(struct mesh_arrival *arrival);
-static void refuse_followers(struct mesh *mesh, const char *container_id, const char *why);
+static void refuse_followers(struct mesh *mesh, const char *container_id, const char *why)
+{
+	struct mesh_arrival *arrival;
+	char message[1400];
+	snprintf(message, sizeof message, "another ADD of the same sandbox was under way, and did not succeed: %s", why);
+	while ((arrival = find_follower(mesh, container_id)))
+		mesh_arrival_finish(arrival, CNI_TRY_AGAIN_LATER, message);
+}
 
-/* Tells the plugin how it ended. Those that follow are answered, or refused too. */
-static void finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)
+void mesh_arrival_finish(struct mesh_arrival *arrival, enum cni_code code, const char *message)
 {
 	struct mesh *mesh = arrival->mesh;
 	bool has_led = arrival->stage == ARRIVAL_APPLIES || arrival->stage == ARRIVAL_IN_TUNNEL;
@@ -159,20 +138,10 @@ static void finish(struct mesh_arrival *arrival, enum cni_code code, const char 
 		refuse_followers(mesh, container_id, message);
 	/* The next of them leads, and the others go on following. */
 	while (has_led && code == CNI_OK && !find_leader(mesh, container_id) && (arrival = find_follower(mesh, container_id)))
-		look(arrival);
+		mesh_arrival_decide(arrival);
 }
 
-static void refuse_followers(struct mesh *mesh, const char *container_id, const char *why)
-{
-	struct mesh_arrival *arrival;
-	char message[1400];
-	snprintf(message, sizeof message, "another ADD of the same sandbox was under way, and did not succeed: %s", why);
-	while ((arrival = find_follower(mesh, container_id)))
-		finish(arrival, CNI_TRY_AGAIN_LATER, message);
-}
-
-/* The pod starts outside the mesh. */
-static void skip(struct mesh_arrival *arrival, const char *reason)
+void mesh_arrival_skip(struct mesh_arrival *arrival, const char *reason)
 {
 	struct mesh *mesh = arrival->mesh;
 	struct metrics *metrics = mesh->settings.metrics;
@@ -185,163 +154,6 @@ static void skip(struct mesh_arrival *arrival, const char *reason)
 	if (arrival->attachment.pod_uid && attachment_write(mesh->settings.run_dir, &arrival->attachment, &error) < 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
 	arrival_free(arrival);
-}
-
-static bool is_outside(const struct mesh *mesh, const char *namespace_name)
-{
-	const struct mesh_namespace *entry = mesh_find_namespace(mesh, namespace_name);
-	if (entry)
-		return selection_namespace_is_outside(&mesh->settings.selection, entry->object) && !entry->has_enrolled_pod;
-	return !mesh_is_listed(mesh) && outside_is_listed(&mesh->outside, namespace_name);
-}
-
-static void wait_for(struct mesh_arrival *arrival, const char *what)
-{
-	arrival->stage = ARRIVAL_WAITS;
-	snprintf(arrival->waits_for, sizeof arrival->waits_for, "%s", what);
-}
-
-/* The source does not know the pod, or can't be asked. */
-static void decide_without_pod(struct mesh_arrival *arrival, const char *why)
-{
-	char reason[512];
-	if (is_outside(arrival->mesh, arrival->attachment.pod_namespace) && !arrival->mesh->settings.is_closed_when_away) {
-		snprintf(reason, sizeof reason, "its namespace is outside the mesh, and %s", why);
-		skip(arrival, reason);
-		return;
-	}
-	snprintf(reason, sizeof reason, "%s, and its namespace is not known to be outside the mesh; the runtime will try again",
-		 why);
-	finish(arrival, CNI_TRY_AGAIN_LATER, reason);
-}
-
-static void pod_was_read(void *data, enum source_outcome outcome, const cJSON *object, const struct error *error)
-{
-	struct mesh_arrival *arrival = data;
-	struct mesh *mesh = arrival->mesh;
-	struct error problem = { 0 };
-	cleanup_pod struct pod *pod = NULL;
-	const char *uid = arrival->attachment.pod_uid;
-	char why[1200];
-	arrival->request = NULL;
-	arrival->has_read = true;
-	if (outcome == SOURCE_DONE) {
-		int result = pod_from_json(object, &problem, &pod);
-		if (result == 0 && uid && !pod_is_called(pod, uid)) {
-			/* A successor of the name may run on another node: it is no concern of ours. */
-			decide_without_pod(arrival, "the source knows only another pod of this name");
-			return;
-		}
-		if (result == 0 && mesh_put_pod(mesh, &pod, &problem, NULL) == 0) {
-			look(arrival);
-			return;
-		}
-		snprintf(why, sizeof why, "the source's object of it can't be used (%s)", problem.message);
-	} else if (outcome == SOURCE_GONE) {
-		snprintf(why, sizeof why, "the source knows no pod of this name");
-	} else {
-		snprintf(why, sizeof why, "the source can't be asked (%s)", error->message);
-	}
-	decide_without_pod(arrival, why);
-}
-
-/* Another pod whose namespace this is, held by us: so it is no inode that was given out again. NULL: nobody's. A successor of
- * the same name may be handed the sandbox of its static pod. */
-static const struct mesh_pod *find_owner(const struct mesh_arrival *arrival, const struct mesh_pod *pod)
-{
-	struct netns_id id = { 0 };
-	const struct mesh_pod *other;
-	if (netns_identify(arrival->netns, NULL, &id) < 0)
-		return NULL;
-	TAILQ_FOREACH(other, &arrival->mesh->pods, all)
-	{
-		if (sandbox_is_held(&other->sandbox) && !other->is_torn_down && netns_id_equal(other->sandbox.id, id) &&
-		    (strcmp(other->name, pod->name) != 0 || strcmp(other->namespace_name, pod->namespace_name) != 0))
-			return other;
-	}
-	return NULL;
-}
-
-/* Looks whether the question can be answered by now. May end the arrival. */
-static void look(struct mesh_arrival *arrival)
-{
-	struct mesh *mesh = arrival->mesh;
-	struct attachment *attachment = &arrival->attachment;
-	struct error error = { 0 };
-	if (selection_is_excluded(&mesh->settings.selection, attachment->pod_namespace)) {
-		skip(arrival, "its namespace is excluded (setting excludeNamespaces)");
-		return;
-	}
-	if (!mesh_is_listed(mesh)) {
-		const char *trouble = mesh_source_trouble(mesh);
-		if (trouble) {
-			char why[600];
-			snprintf(why, sizeof why, "pods and namespaces can't be listed (%.400s)", trouble);
-			decide_without_pod(arrival, why);
-		} else {
-			wait_for(arrival, "pods and namespaces are still being listed");
-		}
-		return;
-	}
-	struct mesh_pod *pod =
-		mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, attachment->pod_uid);
-	if (!pod || !pod->object) {
-		if (arrival->has_read) {
-			decide_without_pod(arrival, "the source knows only another pod of this name");
-			return;
-		}
-		wait_for(arrival, "the source has not answered yet");
-		arrival->stage = ARRIVAL_READS;
-		if (mesh->source.get_pod(mesh->source.self, attachment->pod_namespace, attachment->pod_name, pod_was_read,
-					 arrival, &error, &arrival->request) < 0)
-			pod_was_read(arrival, SOURCE_FAILED, NULL, &error);
-		return;
-	}
-	/* Host network and sidecars need no namespace's labels, but these are rare: everything waits for them. */
-	if (!mesh_find_namespace(mesh, attachment->pod_namespace)) {
-		wait_for(arrival, "its namespace has not been seen yet");
-		return;
-	}
-	mesh_decide(pod);
-	/* Runtimes of old tell no uid. */
-	if (!attachment->pod_uid)
-		attachment->pod_uid = strdup(pod->uid);
-	if (!pod->decision.wanted) {
-		/* Not the sandbox that was: its DEL may come later, or never. */
-		if (!sandbox_is_held(&pod->sandbox)) {
-			sandbox_remember(pod, attachment);
-			pod->is_torn_down = false;
-		}
-		skip(arrival, pod->decision.reason);
-		return;
-	}
-	const struct mesh_pod *owner = find_owner(arrival, pod);
-	if (owner) {
-		char why[600];
-		snprintf(why, sizeof why, "CNI_NETNS is the network namespace of pod %s/%s, which is in the mesh",
-			 owner->namespace_name, owner->name);
-		finish(arrival, CNI_INVALID_NAMESPACE, why);
-		return;
-	}
-	if (pod->arrival && is_of_sandbox(pod->arrival, attachment->container_id)) {
-		arrival->stage = ARRIVAL_FOLLOWS;
-		return;
-	}
-	if (pod->arrival)
-		finish(pod->arrival, CNI_TRY_AGAIN_LATER, "an ADD of another sandbox of the same pod has come");
-	/* What is decided now holds for this ADD, whatever changes meanwhile: reconciling follows. */
-	redirect_clear(&attachment->redirect);
-	if (redirect_copy(&pod->wanted, &error, &attachment->redirect) < 0) {
-		finish(arrival, CNI_INTERNAL, error.message);
-		return;
-	}
-	arrival->stage = ARRIVAL_APPLIES;
-	arrival->pod = pod;
-	pod->arrival = arrival;
-	arrival->decided = clock_seconds();
-	histogram_observe(&mesh->settings.metrics->plugin_request_seconds[METRICS_PHASE_DECISION],
-			  arrival->decided - arrival->began);
-	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_REDIRECT, pod->decision.reason, &attachment->redirect);
 }
 
 /* False: the arrival is over. */
@@ -360,7 +172,7 @@ static bool ask_tunnel(struct mesh_arrival *arrival)
 	}
 	snprintf(arrival->waits_for, sizeof arrival->waits_for, "the tunnel did not answer");
 	if (mesh_tunnel_add(pod, &error) < 0) {
-		finish(arrival, CNI_TUNNEL_REFUSED, error.message);
+		mesh_arrival_finish(arrival, CNI_TUNNEL_REFUSED, error.message);
 		return false;
 	}
 	return true;
@@ -373,21 +185,21 @@ static void deadline_passed(evutil_socket_t fd, short what, void *data)
 	(void)fd;
 	(void)what;
 	if (arrival->stage == ARRIVAL_APPLIES) {
-		finish(arrival, CNI_TRY_AGAIN_LATER, "the plugin did not report");
+		mesh_arrival_finish(arrival, CNI_TRY_AGAIN_LATER, "the plugin did not report");
 		return;
 	}
 	/* Refused alone, its plugin would take away the rules of the one that it follows. */
 	if (arrival->stage == ARRIVAL_FOLLOWS) {
-		finish(find_leader(arrival->mesh, arrival->attachment.container_id), CNI_TRY_AGAIN_LATER,
-		       "another ADD of the same sandbox could wait no longer");
+		mesh_arrival_finish(find_leader(arrival->mesh, arrival->attachment.container_id), CNI_TRY_AGAIN_LATER,
+				    "another ADD of the same sandbox could wait no longer");
 		return;
 	}
 	if (arrival->stage == ARRIVAL_WAITS || arrival->stage == ARRIVAL_READS) {
-		decide_without_pod(arrival, arrival->waits_for);
+		mesh_arrival_decide_without_pod(arrival, arrival->waits_for);
 		return;
 	}
 	snprintf(message, sizeof message, "%s; the runtime will try again", arrival->waits_for);
-	finish(arrival, CNI_TRY_AGAIN_LATER, message);
+	mesh_arrival_finish(arrival, CNI_TRY_AGAIN_LATER, message);
 }
 
 static void hand_on(struct mesh_arrival *arrival)
@@ -426,7 +238,7 @@ int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int net
 	if (mesh->is_stopped)
 		hand_on(arrival);
 	else
-		look(arrival);
+		mesh_arrival_decide(arrival);
 	return 0;
 }
 
@@ -437,11 +249,11 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	struct error error = { 0 };
 	struct redirect_difference difference = { 0 };
 	if (arrival->stage != ARRIVAL_APPLIES) {
-		finish(arrival, CNI_INTERNAL, "the plugin reported what it was not asked for");
+		mesh_arrival_finish(arrival, CNI_INTERNAL, "the plugin reported what it was not asked for");
 		return;
 	}
 	if (problem) {
-		finish(arrival, CNI_CANNOT_REDIRECT, problem);
+		mesh_arrival_finish(arrival, CNI_CANNOT_REDIRECT, problem);
 		return;
 	}
 	arrival->reported = clock_seconds();
@@ -464,13 +276,13 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	redirect_clear(&pod->sandbox.in_force);
 	if (sandbox_remember(pod, &arrival->attachment) < 0 || sandbox_hold_unseen(pod, arrival->netns, &error) < 0 ||
 	    redirect_copy(&arrival->attachment.redirect, &error, &pod->sandbox.in_force) < 0) {
-		finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
+		mesh_arrival_finish(arrival, CNI_INTERNAL, error.message[0] ? error.message : "no memory");
 		return;
 	}
 	pod->sandbox.standing = REDIRECT_STANDING_FULL;
 	pod->sandbox.is_looked_at = true;
 	if (mesh_probe_put(pod, &error) < 0 || probe_set_flush(mesh->probes, &error) < 0) {
-		finish(arrival, CNI_INTERNAL, error.message);
+		mesh_arrival_finish(arrival, CNI_INTERNAL, error.message);
 		return;
 	}
 	if (pod->tunnel == POD_TUNNEL_ACCEPTED) {
@@ -481,11 +293,11 @@ void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem)
 	if (!ask_tunnel(arrival))
 		return;
 	if (redirect_verify(pod->sandbox.session, &pod->sandbox.in_force, REDIRECT_STAGE_FULL, &error, &difference) < 0) {
-		finish(arrival, CNI_INTERNAL, error.message);
+		mesh_arrival_finish(arrival, CNI_INTERNAL, error.message);
 	} else if (difference.text[0]) {
 		char message[700];
 		snprintf(message, sizeof message, "the rules that the plugin reported are not there: %s", difference.text);
-		finish(arrival, CNI_CANNOT_REDIRECT, message);
+		mesh_arrival_finish(arrival, CNI_CANNOT_REDIRECT, message);
 	} else {
 		pod->sandbox.verified = time(NULL);
 	}
@@ -518,7 +330,7 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 		return;
 	if (outcome == TUNNEL_REFUSED) {
 		snprintf(message, sizeof message, "the tunnel refused the pod: %s", error->message);
-		finish(arrival, CNI_TUNNEL_REFUSED, message);
+		mesh_arrival_finish(arrival, CNI_TUNNEL_REFUSED, message);
 		return;
 	}
 	if (outcome != TUNNEL_ACCEPTED) {
@@ -528,7 +340,7 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 	}
 	enum mesh_families families = mesh_look_at_families(pod, &arrival->attachment.redirect, &problem);
 	if (families == MESH_FAMILIES_REFUSED) {
-		finish(arrival, CNI_TUNNEL_REFUSED, problem.message);
+		mesh_arrival_finish(arrival, CNI_TUNNEL_REFUSED, problem.message);
 		return;
 	}
 	if (families == MESH_FAMILIES_REFUSED_IN_PART) {
@@ -538,7 +350,7 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 	arrival->attachment.is_enrolled = true;
 	if (disown_replaced(arrival, &problem) < 0 ||
 	    attachment_write(mesh->settings.run_dir, &arrival->attachment, &problem) < 0) {
-		finish(arrival, CNI_IO_FAILURE, problem.message);
+		mesh_arrival_finish(arrival, CNI_IO_FAILURE, problem.message);
 		return;
 	}
 	pod->is_enrolled = true;
@@ -550,7 +362,7 @@ void mesh_arrival_tunnel(struct mesh_arrival *arrival, enum tunnel_outcome outco
 	mesh_event(pod, false, "Enrolled", pod->decision.reason);
 	pod->arrival = NULL;
 	arrival->pod = NULL;
-	finish(arrival, CNI_OK, NULL);
+	mesh_arrival_finish(arrival, CNI_OK, NULL);
 	/* The annotation is nothing that the plugin waits for. */
 	mesh_queue(pod);
 }
@@ -576,7 +388,7 @@ void mesh_arrivals_look(struct mesh *mesh)
 		struct mesh_arrival *arrival = mesh->next_arrival;
 		mesh->next_arrival = TAILQ_NEXT(arrival, all);
 		if (arrival->stage == ARRIVAL_WAITS)
-			look(arrival);
+			mesh_arrival_decide(arrival);
 		else if (arrival->stage == ARRIVAL_IN_TUNNEL)
 			ask_tunnel(arrival);
 	}
@@ -591,5 +403,5 @@ void mesh_arrivals_hand_on(struct mesh *mesh)
 void mesh_arrivals_end(struct mesh *mesh)
 {
 	while (!TAILQ_EMPTY(&mesh->arrivals))
-		finish(TAILQ_FIRST(&mesh->arrivals), CNI_TRY_AGAIN_LATER, "the node agent stops");
+		mesh_arrival_finish(TAILQ_FIRST(&mesh->arrivals), CNI_TRY_AGAIN_LATER, "the node agent stops");
 }

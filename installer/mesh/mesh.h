@@ -13,7 +13,7 @@
  *   annotate.c    ambient.istio.io/redirection
  *   locate.c      finding the namespaces of pods that run already
  *   remember.c    what a restart needs: runDir/enrolled.json, runDir/outside.json
- *   arrival.c     a new pod: an ADD of the plugin, from the question to the result
+ *   arrival.c     a new pod: an ADD of the plugin, from the question to the result; arrival_decide.c answers the question
  *   detach.c      DEL and GC
  *   release_all.c every pod out: an uninstallation
  *   view.c        what people and machines are shown */

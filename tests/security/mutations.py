@@ -145,7 +145,7 @@ LOCAL_USER = [
              ".resolve = RESOLVE_IN_ROOT };", "};", ("tests/unit/test_finder.c",)),
     Mutation("nor to the host's own; neither does a process", "installer/mesh/netns_path.c", "if (netns_id_equal(id, *host))",
              "if (id.inode == 0)", ("tests/unit/test_finder.c",)),
-    Mutation("A namespace that is another pod's is refused", "installer/mesh/arrival.c", "if (owner) {", "if (owner == pod) {",
+    Mutation("A namespace that is another pod's is refused", "installer/mesh/arrival_decide.c", "if (owner) {", "if (owner == pod) {",
              (LOCAL + "test_the_namespace_of_another_pod_is_refused",)),
     Mutation("A namespace that is another pod's is refused", "installer/mesh/locate.c", "if (other != pod && sandbox_is_held(&other->sandbox)",
              "if (other == pod && sandbox_is_held(&other->sandbox)", (LOCAL + "test_the_namespace_of_another_pod_is_refused",)),
