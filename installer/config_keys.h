@@ -51,6 +51,4 @@ int config_key_read(const struct config_key *key, const cJSON *value, struct err
 /* Frees the member. */
 void config_key_clear(const struct config_key *key, struct installer_config *config);
 
-int listen_address_parse(const char *text, struct error *error, struct listen_address *ret_address);
-
 #endif

@@ -211,7 +211,7 @@ static bool split_address(const char *text, char *host, size_t host_size, const 
 	return (family == AF_INET && length == 0) || inet_pton(family, host, &parsed) == 1;
 }
 
-int listen_address_parse(const char *text, struct error *error, struct listen_address *ret_address)
+static int listen_address_parse(const char *text, struct error *error, struct listen_address *ret_address)
 {
 	struct listen_address address = { .is_on = text[0] != '\0' };
 	const char *port = "0";

@@ -8,7 +8,8 @@
 
 #include "lib/nft_parts.h"
 
-const char *nft_kernel_option(const char *expression)
+/* The kernel's configuration option that an expression ("redir"), or a chain type ("nat") needs; NULL where unknown. */
+static const char *kernel_option(const char *expression)
 {
 	static const struct {
 		const char *name, *option;
@@ -80,7 +81,7 @@ static void list_options(const struct nft_batch *batch, const struct batch_messa
 			mnl_attr_for_each_nested (field, element) {
 				if (mnl_attr_get_type(field) != NFTA_EXPR_NAME)
 					continue;
-				const char *option = nft_kernel_option(mnl_attr_get_str(field));
+				const char *option = kernel_option(mnl_attr_get_str(field));
 				if (option && strcmp(option, "CONFIG_NF_TABLES") != 0 && !strstr(list, option) && used < size)
 					used += (size_t)snprintf(list + used, size - used, "%s%s", used ? " or " : "", option);
 			}
@@ -109,7 +110,7 @@ int nft_batch_report(const struct nft_batch *batch, const struct nlmsghdr *heade
 	char options[160] = "";
 	if (is_missing_feature(number)) {
 		if (expression) {
-			option = nft_kernel_option(expression);
+			option = kernel_option(expression);
 		} else if (strcmp(message->kind, "rule") == 0) {
 			/* An offset of something else: no expression is missing. */
 			if (offset == 0)

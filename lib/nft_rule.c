@@ -104,7 +104,7 @@ void nft_rule_add_ct_set(struct nft_rule_maker *maker, uint32_t key)
 	nftnl_expr_set_u32(expression, NFTNL_EXPR_CT_SREG, NFT_REG_1);
 }
 
-void nft_rule_add_payload(struct nft_rule_maker *maker, uint32_t base, uint32_t offset, uint32_t length)
+static void add_payload(struct nft_rule_maker *maker, uint32_t base, uint32_t offset, uint32_t length)
 {
 	struct nftnl_expr *expression = nft_rule_add(maker, "payload");
 	if (!expression)
@@ -125,7 +125,7 @@ void nft_rule_add_compare(struct nft_rule_maker *maker, bool negate, const void 
 	maker->failed |= nftnl_expr_set(expression, NFTNL_EXPR_CMP_DATA, data, length) < 0;
 }
 
-void nft_rule_add_bitwise(struct nft_rule_maker *maker, const void *mask, const void *toggle, uint32_t length)
+static void add_bitwise(struct nft_rule_maker *maker, const void *mask, const void *toggle, uint32_t length)
 {
 	struct nftnl_expr *expression = nft_rule_add(maker, "bitwise");
 	if (!expression)
@@ -139,7 +139,7 @@ void nft_rule_add_bitwise(struct nft_rule_maker *maker, const void *mask, const 
 
 void nft_rule_add_bitwise_u32(struct nft_rule_maker *maker, uint32_t mask, uint32_t toggle)
 {
-	nft_rule_add_bitwise(maker, &mask, &toggle, sizeof mask);
+	add_bitwise(maker, &mask, &toggle, sizeof mask);
 }
 
 void nft_rule_add_immediate(struct nft_rule_maker *maker, const void *data, uint32_t length)
@@ -217,28 +217,27 @@ void nft_rule_need_family(struct nft_rule_maker *maker, uint8_t family)
 void nft_rule_load_port(struct nft_rule_maker *maker, uint8_t protocol, bool is_source)
 {
 	nft_rule_need_protocol(maker, protocol);
-	nft_rule_add_payload(maker, NFT_PAYLOAD_TRANSPORT_HEADER, is_source ? 0 : sizeof(uint16_t), sizeof(uint16_t));
+	add_payload(maker, NFT_PAYLOAD_TRANSPORT_HEADER, is_source ? 0 : sizeof(uint16_t), sizeof(uint16_t));
 }
 
 void nft_rule_load_address(struct nft_rule_maker *maker, uint8_t family, bool is_source)
 {
 	nft_rule_need_family(maker, family);
 	if (family == NFPROTO_IPV4)
-		nft_rule_add_payload(maker, NFT_PAYLOAD_NETWORK_HEADER,
-				     is_source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr),
-				     sizeof(struct in_addr));
+		add_payload(maker, NFT_PAYLOAD_NETWORK_HEADER,
+			    is_source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr), sizeof(struct in_addr));
 	else
-		nft_rule_add_payload(maker, NFT_PAYLOAD_NETWORK_HEADER,
-				     is_source ? offsetof(struct ip6_hdr, ip6_src) : offsetof(struct ip6_hdr, ip6_dst),
-				     sizeof(struct in6_addr));
+		add_payload(maker, NFT_PAYLOAD_NETWORK_HEADER,
+			    is_source ? offsetof(struct ip6_hdr, ip6_src) : offsetof(struct ip6_hdr, ip6_dst),
+			    sizeof(struct in6_addr));
 }
 
 void nft_rule_match_tcp_syn(struct nft_rule_maker *maker, bool negate)
 {
 	const uint8_t mask = TH_FIN | TH_SYN | TH_RST | TH_ACK, none = 0, syn = TH_SYN;
 	nft_rule_need_protocol(maker, IPPROTO_TCP);
-	nft_rule_add_payload(maker, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS_OFFSET, sizeof mask);
-	nft_rule_add_bitwise(maker, &mask, &none, sizeof mask);
+	add_payload(maker, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS_OFFSET, sizeof mask);
+	add_bitwise(maker, &mask, &none, sizeof mask);
 	nft_rule_add_compare(maker, negate, &syn, sizeof syn);
 }
 

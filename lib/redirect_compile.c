@@ -231,7 +231,8 @@ struct nftnl_set *compile_set(const struct ruleset_set *set, uint32_t id)
 	return NULL;
 }
 
-bool compile_interval_end(const struct ruleset_set *set, const struct ruleset_interval *interval, uint8_t ret_end[16])
+/* Computes the exclusive end of an interval, network order. False: the interval ends at the top of the range and has none. */
+static bool interval_end(const struct ruleset_set *set, const struct ruleset_interval *interval, uint8_t ret_end[16])
 {
 	uint8_t end[16];
 	memcpy(end, interval->last, sizeof end);
@@ -267,7 +268,7 @@ struct nftnl_set *compile_elements(const struct ruleset_set *set, size_t first, 
 	for (size_t i = first; i < first + count; i++) {
 		uint8_t end[16];
 		bool done = add_element(object, set, set->elements[i].first, 0);
-		if (done && set->type != SET_TYPE_INTERFACE && compile_interval_end(set, &set->elements[i], end))
+		if (done && set->type != SET_TYPE_INTERFACE && interval_end(set, &set->elements[i], end))
 			done = add_element(object, set, end, NFT_SET_ELEM_INTERVAL_END);
 		if (!done) {
 			nftnl_set_free(object);

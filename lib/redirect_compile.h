@@ -20,7 +20,4 @@ struct nftnl_set *compile_set(const struct ruleset_set *set, uint32_t id);
 /* Elements [first, first + count) of the set, for a message of elements. */
 struct nftnl_set *compile_elements(const struct ruleset_set *set, size_t first, size_t count);
 
-/* Computes the exclusive end of an interval, network order. False: the interval ends at the top of the range and has none. */
-bool compile_interval_end(const struct ruleset_set *set, const struct ruleset_interval *interval, uint8_t ret_end[16]);
-
 #endif

@@ -69,7 +69,4 @@ void nft_batch_fail(struct nft_batch *batch, int number, const char *what);
 /* Sends the batch: all of it holds afterwards, or none. The batch can be freed then, not used again. */
 int nft_batch_commit(struct nft_batch *batch, struct error *error);
 
-/* The kernel's configuration option that an expression ("redir"), or a chain type ("nat") needs; NULL where unknown. */
-const char *nft_kernel_option(const char *expression);
-
 #endif

@@ -29,16 +29,14 @@ struct nftnl_rule *nft_rule_finish(struct nft_rule_maker *maker);
 /* An expression by its name; NULL once the maker has failed. */
 struct nftnl_expr *nft_rule_add(struct nft_rule_maker *maker, const char *name);
 
-/* Loading into register 1, and what is done with it. Keys, operators and bases are the kernel's (linux/netfilter/nf_tables.h).
+/* Loading into register 1, and what is done with it. Keys and operators are the kernel's (linux/netfilter/nf_tables.h).
  */
 void nft_rule_add_meta_load(struct nft_rule_maker *maker, uint32_t key);
 void nft_rule_add_meta_set(struct nft_rule_maker *maker, uint32_t key);
 void nft_rule_add_ct_load(struct nft_rule_maker *maker, uint32_t key);
 void nft_rule_add_ct_set(struct nft_rule_maker *maker, uint32_t key);
-void nft_rule_add_payload(struct nft_rule_maker *maker, uint32_t base, uint32_t offset, uint32_t length);
 void nft_rule_add_compare(struct nft_rule_maker *maker, bool negate, const void *data, uint32_t length);
 /* register = (register & mask) ^ toggle */
-void nft_rule_add_bitwise(struct nft_rule_maker *maker, const void *mask, const void *toggle, uint32_t length);
 void nft_rule_add_bitwise_u32(struct nft_rule_maker *maker, uint32_t mask, uint32_t toggle);
 void nft_rule_add_immediate(struct nft_rule_maker *maker, const void *data, uint32_t length);
 void nft_rule_add_lookup(struct nft_rule_maker *maker, const char *set);

@@ -459,20 +459,6 @@ void host_free(struct host *host)
 	free(host);
 }
 
-int host_change(struct host *host, const struct host_options *options, struct error *error)
-{
-	struct host_options copy;
-	if (host_options_check(options, error) < 0 || host_options_copy(options, error, &copy) < 0)
-		return -1;
-	host_options_clear(&host->options);
-	host->options = copy;
-	host->seen.is_good = false;
-	memset(host->writes, 0, sizeof host->writes);
-	host->binary_retry_at = host->configuration_retry_at = 0;
-	look(host);
-	return 0;
-}
-
 const struct host_state *host_state(const struct host *host)
 {
 	return &host->state;

@@ -82,9 +82,6 @@ int host_new(struct event_base *base, const struct host_options *options, const 
 /* Stops watching and leaves everything on the host as it is. NULL is fine. */
 void host_free(struct host *host);
 
-/* Other options from now on (the plugin's keys have changed, say); looks at once. */
-int host_change(struct host *host, const struct host_options *options, struct error *error);
-
 const struct host_state *host_state(const struct host *host);
 
 /* One look and whatever it takes, without a loop: `install` by hand. Returns -1 only where nothing could be done; a state that

@@ -81,7 +81,10 @@ static bool term_matches(const cJSON *term, const cJSON *node)
 	return true;
 }
 
-bool upgrade_affinity_matches(const cJSON *daemon_set, const cJSON *node)
+/* Whether the DaemonSet's *required* node affinity lets its pods onto the node (matchExpressions and matchFields; In, NotIn,
+ * Exists, DoesNotExist, Gt, Lt). Node selectors and taints count for nothing here: they are changed to and fro, and what was
+ * installed stays. */
+static bool affinity_matches(const cJSON *daemon_set, const cJSON *node)
 {
 	const cJSON *pod = member(member(member(daemon_set, "spec"), "template"), "spec");
 	const cJSON *required =
@@ -131,7 +134,7 @@ enum upgrade_verdict upgrade_decide(const struct upgrade_question *question, cha
 			   status);
 	if (text_of(member(question->daemon_set, "metadata"), "deletionTimestamp"))
 		return say(UPGRADE_UNINSTALL, ret_reason, size, "our DaemonSet is being deleted");
-	if (cJSON_IsObject(question->node) && !upgrade_affinity_matches(question->daemon_set, question->node))
+	if (cJSON_IsObject(question->node) && !affinity_matches(question->daemon_set, question->node))
 		return say(UPGRADE_UNINSTALL, ret_reason, size, "our DaemonSet's node affinity no longer covers this node");
 	return say(UPGRADE_KEEP, ret_reason, size,
 		   "our DaemonSet stands for this node: plugin and configuration wait for the successor");

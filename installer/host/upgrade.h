@@ -31,9 +31,4 @@ enum upgrade_verdict {
 /* `ret_reason`: a sentence for the log. */
 enum upgrade_verdict upgrade_decide(const struct upgrade_question *question, char *ret_reason, size_t size);
 
-/* Whether the DaemonSet's *required* node affinity lets its pods onto the node (matchExpressions and matchFields; In, NotIn,
- * Exists, DoesNotExist, Gt, Lt). Node selectors and taints count for nothing here: they are changed to and fro, and what was
- * installed stays. */
-bool upgrade_affinity_matches(const cJSON *daemon_set, const cJSON *node);
-
 #endif

@@ -99,8 +99,6 @@ void kube_request_set_state(struct kube_request *request, enum kube_request_stat
 /* In line to be sent, at once or once more. */
 void kube_request_queue(struct kube_request *request);
 void kube_request_set_news(struct kube_request *request);
-/* Takes it off its connection, which is of no use in the middle of an answer. */
-void kube_request_leave_slot(struct kube_request *request);
 /* It could not be sent. */
 void kube_request_fail(struct kube_request *request, const struct error *error);
 void kube_request_free(struct kube_request *request);

@@ -67,7 +67,8 @@ void kube_request_free(struct kube_request *request)
 	free(request);
 }
 
-void kube_request_leave_slot(struct kube_request *request)
+/* Takes it off its connection, which is of no use in the middle of an answer. */
+static void leave_slot(struct kube_request *request)
 {
 	if (!request->slot)
 		return;
@@ -81,7 +82,7 @@ void kube_request_cancel(struct kube_request *request)
 {
 	if (!request)
 		return;
-	kube_request_leave_slot(request);
+	leave_slot(request);
 	if (request->client->delivering == request)
 		request->client->delivering = NULL;
 	kube_request_free(request);
@@ -89,7 +90,7 @@ void kube_request_cancel(struct kube_request *request)
 
 void kube_request_fail(struct kube_request *request, const struct error *error)
 {
-	kube_request_leave_slot(request);
+	leave_slot(request);
 	request->has_ended = true;
 	request->was_sent = false;
 	request->status = 0;
@@ -116,7 +117,7 @@ static void request_timer(evutil_socket_t fd, short what, void *data)
 		kube_request_queue(request);
 		return;
 	}
-	kube_request_leave_slot(request);
+	leave_slot(request);
 	if (request->is_stream && request->status == 200) {
 		error_say(&request->error, ETIMEDOUT, "nothing has come from the API server at %s for %u s",
 			  request->client->access.server, request->silence_milliseconds / 1000);

@@ -37,7 +37,4 @@ int drift_watch_new(struct event_base *base, int netns, drift_changed changed, v
  * was destroyed in the namespace would wait for the kernel (12 to 36 ms). NULL is fine. */
 void drift_watch_free(struct drift_watch *watch);
 
-/* The same for anybody's netfilter socket: closes the descriptor a quarter of a second later, from the event loop. */
-void drift_close_later(struct event_base *base, int fd);
-
 #endif

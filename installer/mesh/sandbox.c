@@ -28,7 +28,7 @@ struct closing {
 	double due;
 };
 
-void sandbox_close_later(struct mesh *mesh, struct redirect_session *session)
+static void close_later(struct mesh *mesh, struct redirect_session *session)
 {
 	if (!session)
 		return;
@@ -175,7 +175,7 @@ void sandbox_let_go(struct mesh_pod *pod)
 	sandbox->watch = NULL;
 	nft_socket_close(sandbox->taken_over);
 	sandbox->taken_over = NULL;
-	sandbox_close_later(pod->mesh, sandbox->session);
+	close_later(pod->mesh, sandbox->session);
 	sandbox->session = NULL;
 	if (sandbox->netns >= 0)
 		close(sandbox->netns);

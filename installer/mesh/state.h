@@ -203,8 +203,6 @@ void mesh_list_finished(void *data, enum source_kind kind);
 bool mesh_is_listed(const struct mesh *mesh);
 /* Decides anew from labels and settings. */
 void mesh_decide(struct mesh_pod *pod);
-/* Whether the object names none of these. */
-bool mesh_addresses_are_others(const struct pod *object, const struct pod_address *addresses, size_t count);
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count);
 
 /* mirror.c */
@@ -307,7 +305,6 @@ void mesh_take_over_host(struct mesh *mesh);
 const struct redirect *sandbox_expected(const struct mesh_pod *pod);
 /* Compares and puts right what somebody else changed. */
 int sandbox_repair(struct mesh_pod *pod, struct error *error);
-void sandbox_close_later(struct mesh *mesh, struct redirect_session *session);
 void sandbox_close_all(struct mesh *mesh);
 void sandbox_close_due(evutil_socket_t fd, short what, void *data);
 

@@ -78,7 +78,8 @@ const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t 
 	return pod->object ? pod->object->addresses : NULL;
 }
 
-bool mesh_addresses_are_others(const struct pod *object, const struct pod_address *addresses, size_t count)
+/* Whether the object names none of these. */
+static bool addresses_are_others(const struct pod *object, const struct pod_address *addresses, size_t count)
 {
 	for (size_t i = 0; i < object->addresses_count; i++) {
 		for (size_t j = 0; j < count; j++) {
@@ -211,12 +212,12 @@ static void compare_sandbox(struct mesh_pod *pod, const struct pod *put)
 	const struct pod_address *known = mesh_pod_addresses(pod, &count);
 	if (put->addresses_count == 0 || count == 0)
 		return;
-	if (!mesh_addresses_are_others(put, known, count)) {
+	if (!addresses_are_others(put, known, count)) {
 		if (pod->sandbox.addresses_count > 0)
 			pod->sandbox.is_doubted = false;
 		return;
 	}
-	if (pod->object && !mesh_addresses_are_others(put, pod->object->addresses, pod->object->addresses_count))
+	if (pod->object && !addresses_are_others(put, pod->object->addresses, pod->object->addresses_count))
 		return;
 	pod->is_torn_down = false;
 	pod->sandbox.is_doubted = true;
