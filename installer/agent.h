@@ -5,7 +5,8 @@
 #include "ambient/error.h"
 #include "installer/config.h"
 
-/* Runs until a signal ends it or a successor has taken over. 0: it ended as it was told; -1: it could not start. */
+/* Runs until a signal ends it. 0: it ended as it was told; -1: it could not start, or the successor that took over is gone
+ * (ESRCH): then it is to be started anew. */
 int agent_run(const struct installer_config *config, struct error *error);
 
 #endif

@@ -34,8 +34,9 @@ struct agent {
 	struct host *host; /* NULL: host.install is false */
 	struct observe *observe;
 	bool was_ready;
-	unsigned int superseded_ticks, vacant_looks; /* since a successor took over; how often in a row nobody was there */
-	bool is_left_alone;
+	unsigned int superseded_ticks; /* seconds since a successor took over */
+	unsigned int vacant_looks;     /* how often in a row nobody was there */
+	bool is_left_alone;	       /* by that successor: the loop ends for it */
 	struct kube_taint_removal *taint_removal;
 	bool is_taint_removed;
 

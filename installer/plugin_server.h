@@ -12,14 +12,15 @@
 
 struct plugin_server;
 
-/* `superseded` (may be NULL) is called once when a successor has bound its socket over ours: nobody new comes any more, and
- * who is in the middle is still answered. Everything is borrowed but `run_dir`. */
+/* `superseded` (may be NULL) is called once when a successor has bound its socket over ours: nobody new comes any more;
+ * ADDs under way are the mesh's to hand on (mesh_stop). Everything is borrowed but `run_dir`. */
 int plugin_server_new(struct event_base *base, const char *run_dir, struct mesh *mesh, const struct log *log,
 		      void (*superseded)(void *data), void *data, struct error *error, struct plugin_server **ret_server);
 
 /* Ends every conversation; the socket's path goes if it is still ours. NULL is fine. */
 void plugin_server_free(struct plugin_server *server);
 
+/* False: a successor does. */
 bool plugin_server_listens(const struct plugin_server *server);
 
 #endif

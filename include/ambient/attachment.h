@@ -22,7 +22,7 @@ struct attachment {
 	char *netns_path;			  /* NULL: not known */
 	struct netns_id netns;			  /* 0, 0: not known */
 	char *pod_namespace, *pod_name, *pod_uid; /* NULL: no pod, or not known */
-	char **addresses;			  /* text, of prevResult */
+	char **addresses;			  /* of prevResult, as text without a prefix length */
 	size_t addresses_count;
 	bool is_enrolled; /* the redirect below is in force */
 	struct redirect redirect;
@@ -55,9 +55,9 @@ int attachment_remove(const char *run_dir, const char *container_id, const char 
  * (0, 0: not known) where that answers it. */
 bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface, struct netns_id netns);
 
-/* Calls `visit` for each; a visitor that returns -1 ends the walk. Files that can't be understood are set aside and told to
- * `corrupt`; so are those that can't be read at the moment. Without `corrupt` the walk goes on, and fails at its end when there
- * was one that could not be read. */
+/* Calls `visit` for each, which borrows it; one that returns -1 ends the walk, which fails then. Files that can't be understood
+ * are set aside and told to `corrupt`; so are those that can't be read at the moment. Without `corrupt` the walk goes on, and
+ * fails at its end when there was one that could not be read. */
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
 		    void (*corrupt)(void *data, const char *message), void *data, struct error *error);
 

@@ -19,10 +19,10 @@ enum cni_code {
 	CNI_INVALID_CONFIGURATION = 7,
 	CNI_INVALID_NAMESPACE = 8, /* the host's own */
 	CNI_TRY_AGAIN_LATER = 11,
-	CNI_NOT_AVAILABLE = 50,
+	CNI_NOT_AVAILABLE = 50,	   /* STATUS */
 	CNI_CANNOT_REDIRECT = 100, /* the kernel refused the rules */
 	CNI_DIFFERENCE = 101,	   /* CHECK: the pod's rules are not what they should be */
-	CNI_TUNNEL_REFUSED = 102,
+	CNI_TUNNEL_REFUSED = 102,  /* the pod, or a family that it needs */
 	CNI_INTERNAL = 999,
 };
 
@@ -37,9 +37,9 @@ bool cni_version_parse(const char *text, enum cni_version *ret_version);
  * Kubernetes name (253 characters) is an error. */
 int cni_args_get(const char *args, const char *key, struct error *error, char **ret_value);
 
-/* A result of any version up to 1.1.0 as one of `version`: the same where the versions share a type, else with the fields that
- * differ. `previous` is prevResult (without a cniVersion it has the configuration's), or NULL: then an empty result, as the Go
- * library writes one. What no runtime could read (`ips` that is no list, an address that is none) is an error. */
+/* A result of any version up to 1.1.0 as a new one of `version`: the same where the versions share a type, else with the fields
+ * that differ. `previous` is prevResult (without a cniVersion it has the configuration's), or NULL: then an empty result, as
+ * the Go library writes one. What no runtime could read (`ips` that is no list, an address that is none) is an error. */
 int cni_result_convert(const cJSON *previous, enum cni_version version, struct error *error, cJSON **ret_result);
 
 #endif

@@ -8,8 +8,8 @@
 
 #include "ambient/error.h"
 
-/* Reads a regular file of at most `limit` bytes; a missing one is ENOENT. The text is malloc'ed and ends with a NUL that is
- * not counted. */
+/* Reads a regular file of at most `limit` bytes: a missing one is ENOENT, a larger one EFBIG, what is no file EINVAL. The text
+ * is malloc'ed and ends with a NUL that is not counted. */
 int file_read(const char *path, size_t limit, struct error *error, char **ret_text, size_t *ret_length);
 
 /* Writes a temporary file beside `path` (its name ends with .new, which no runtime loads), fsyncs and renames it. */

@@ -1,6 +1,7 @@
 /* Reading JSON over cJSON: bounded, and with messages that say where something is and what was expected. Each reader leaves
  * `ret_` untouched and returns 0 when the key is absent or null. `where` is the object's place ("plugins[1]", "redirect", or
- * "" for the top); a message reads: redirect.exclude.outboundPorts[2]: expected a port or a range "a-b", found "x". */
+ * "" for the top); texts, objects and lists are borrowed from the object. A message reads: redirect.exclude.outboundPorts[2]:
+ * expected a port or a range "a-b", found "x". */
 #ifndef AMBIENT_JSON_H
 #define AMBIENT_JSON_H
 

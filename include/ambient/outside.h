@@ -17,7 +17,7 @@ struct outside_namespace {
 };
 
 struct outside {
-	time_t time;
+	time_t time; /* CLOCK_REALTIME, when it was written; 0: never, as far as is known */
 	struct outside_namespace *namespaces;
 	size_t count;
 };
@@ -29,6 +29,7 @@ void outside_clear(struct outside *outside);
  * writes it anew. */
 int outside_read(const char *run_dir, struct error *error, struct outside *ret_outside);
 
+/* Also false for a namespace that is there with has_enrolled_pod. */
 bool outside_is_listed(const struct outside *outside, const char *namespace_name);
 
 int outside_write(const char *run_dir, const struct outside *outside, struct error *error);

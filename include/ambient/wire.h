@@ -31,7 +31,7 @@
 
 #define WIRE_SOCKET "installer.sock"
 #define WIRE_PACKET_MAX 65536
-#define WIRE_TIMEOUT_MAX 1000000
+#define WIRE_TIMEOUT_MAX 1000000 /* milliseconds */
 #define WIRE_VERSION 1
 #define WIRE_VERSION_MINIMUM 1
 

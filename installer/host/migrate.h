@@ -2,8 +2,9 @@
  *
  *   nftables  tables istio-ambient-nat, istio-ambient-mangle and istio-ambient-raw
  *   iptables  chains ISTIO_PRERT, ISTIO_OUTPUT (pod) and ISTIO_POSTRT (host) in the tables nat, mangle and raw of ip and ip6,
- * which iptables-nft keeps as nftables tables of those names; and on the host the ipsets istio-inpod-probes-v4 and -v6 legacy
- * the same chains in x_tables, which no nftables transaction reaches: they are reported with the command to run
+ *             which iptables-nft keeps as nftables tables of those names
+ *   ipsets    istio-inpod-probes-v4 and -v6, on the host
+ *   legacy    the same chains in x_tables, which no nftables transaction reaches: they are reported with the command to run
  *
  * A pod's order: apply our redirection first (both redirect to the same ports, and conntrack stays awake), then migrate_remove:
  * open connections, carried by the tunnel or not, go on. istio-cni's policy rule and route are the same as ours and stay. A pod

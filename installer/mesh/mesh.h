@@ -7,11 +7,17 @@
  * and nothing waits for anything but what it needs.
  *
  *   mesh.c        the object, its queue of pods to look at, the listeners of source and tunnel
- *   store.c       pods and namespaces as the source has them
+ *   selection.c   which pods belong to the mesh; pod_redirect.c: a pod's own annotations
+ *   store.c       pods and namespaces as the source has them; object.c: what of them is kept; missed.c, mirror.c: pods that
+ *                 a list did not name, and static pods
+ *   queue.c       a pod's turn, now or later, and what is said of it
  *   reconcile.c   the order of steps in and out
- *   sandbox.c     a pod's network namespace held open: rules in it, drift, closing later
+ *   sandbox.c     a pod's network namespace held open: rules in it, drift (drift.c), closing later; take_over.c: what istio-cni
+ *                 left in it
+ *   tunnel.c      what is asked of the tunnel, and its answers; families.c, listening.c: where it listens in a pod
+ *   probes.c      the pods' addresses in the host's set of those that are probed (probe_set.h)
  *   annotate.c    ambient.istio.io/redirection
- *   locate.c      finding the namespaces of pods that run already
+ *   locate.c      finding the namespaces of pods that run already (finder.h)
  *   remember.c    what a restart needs: runDir/enrolled.json, runDir/outside.json
  *   arrival.c     a new pod: an ADD of the plugin, from the question to the result; arrival_decide.c answers the question
  *   detach.c      DEL and GC
@@ -65,14 +71,14 @@ struct tunnel_listener mesh_tunnel_listener(struct mesh *mesh);
 void mesh_set_source(struct mesh *mesh, const struct source *source);
 void mesh_set_tunnel(struct mesh *mesh, struct tunnel_server *tunnel);
 
-/* Whether pods and namespaces have been listed once. */
+/* Whether pods and namespaces have been listed once, and every pod's namespace was looked at after that. */
 bool mesh_is_synced(const struct mesh *mesh);
 /* A sentence on what is wrong with the source; NULL: nothing. */
 const char *mesh_source_trouble(const struct mesh *mesh);
 /* Whether the host's probe rules stand. */
 bool mesh_host_rules_stand(const struct mesh *mesh);
 
-/* A successor took over: nothing is reconciled any more, what a plugin is in the middle of is answered. */
+/* A successor took over: nothing is reconciled any more, and ADDs under way are handed on to it. */
 void mesh_stop(struct mesh *mesh);
 bool mesh_is_stopped(const struct mesh *mesh);
 
@@ -121,8 +127,8 @@ struct mesh_arrival_listener {
 	void (*handed_on)(void *data);
 	void *data;
 };
-/* Takes `attachment` (cleared for the caller) and a duplicate of `netns`. The plugin goes away after `timeout` seconds; 0: it
- * did not say. */
+/* Takes `attachment` (cleared for the caller, unless it fails) and a duplicate of `netns`. The plugin goes away after `timeout`
+ * seconds; 0: it did not say. `ret_arrival` is of no use where it was over before this returned. */
 int mesh_arrival_begin(struct mesh *mesh, struct attachment *attachment, int netns, double timeout,
 		       const struct mesh_arrival_listener *listener, struct error *error, struct mesh_arrival **ret_arrival);
 void mesh_arrival_reported(struct mesh_arrival *arrival, const char *problem);

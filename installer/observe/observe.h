@@ -9,10 +9,9 @@
  *   pages.c         what each path answers
  *   overview.c      /status: the agent in one JSON object
  *   events.c        what happened last; Events of the Kubernetes kind, at a bounded rate
- *   metrics.c       counting
  *   metrics_text.c  the text for Prometheus
  *   process.c       the process's own figures
- *   status.html     the status page */
+ *   status_page.c   the status page, which is status.html */
 #ifndef AMBIENT_INSTALLER_OBSERVE_OBSERVE_H
 #define AMBIENT_INSTALLER_OBSERVE_OBSERVE_H
 
