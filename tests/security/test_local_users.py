@@ -88,23 +88,29 @@ def call(run_dir, verb, environment=(), **config):
 def test_links_in_the_way_are_not_followed(node, tmp_path):
     """In a directory that others can write to: state is written beside its place and renamed over it, a log is not opened
     through a link."""
-    pod = node.pod(show=False)
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    run_dir = tmp_path / "plugin"
-    (run_dir / "attachments").mkdir(parents=True)
-    (run_dir / "attachments" / "c:eth0.json").symlink_to(victim)
-    (tmp_path / "log").symlink_to(victim)
+    pod, other = node.pod(show=False), node.pod(show=False)
+    run_dir, victim, precious = tmp_path / "plugin", tmp_path / "victim", tmp_path / "precious"
+    attachment = run_dir / "attachments" / "c:eth0.json"
+    assert call(run_dir, "ADD", {"CNI_NETNS": other.path}).returncode == 0
+    # One that can't be understood is set aside, and the link with it: this one can.
+    attachment.rename(victim)
+    attachment.symlink_to(victim)
+    before = victim.read_text()
+    precious.write_text("mine")
+    (tmp_path / "log").symlink_to(precious)
     answer = call(run_dir, "ADD", {"CNI_NETNS": pod.path}, logFile=str(tmp_path / "log"), logLevel="debug")
     assert answer.returncode == 0, answer
-    assert victim.read_text() == "mine" and "cannot open logFile" in answer.stderr
-    assert not (run_dir / "attachments" / "c:eth0.json").is_symlink()
+    assert victim.read_text() == before and pod.path in attachment.read_text() and not attachment.is_symlink()
+    assert precious.read_text() == "mine" and "cannot open logFile" in answer.stderr
     # Nor under the name that something is written under first.
-    (node.run_dir / f"enrolled.json.{node.agent.pid}.new").symlink_to(victim)
+    enrolled = node.run_dir / "enrolled.json"
+    enrolled.unlink(missing_ok=True)
+    for name in (enrolled, node.run_dir / f"enrolled.json.{node.agent.pid}.new"):
+        name.symlink_to(precious)
     late = node.pod()
     node.join()
-    eventually(lambda: (node.run_dir / "enrolled.json").exists() and late.uid in (node.run_dir / "enrolled.json").read_text())
-    assert victim.read_text() == "mine" and not (node.run_dir / "enrolled.json").is_symlink()
+    eventually(lambda: late.uid in enrolled.read_text())
+    assert precious.read_text() == "mine" and not enrolled.is_symlink()
 
 
 def test_what_is_no_namespace_is_refused(node, tmp_path):
