@@ -112,8 +112,8 @@ static int add_rule_request(struct requests *requests, int family, int type, int
 	return keep_request(requests, &message, names[family == AF_INET6], family);
 }
 
-/* ip route (add|del) local default dev lo table 100 */
-static int add_route_request(struct requests *requests, int family, int type, int flags, struct error *error)
+/* ip route (add|del) local default dev lo table 100 [metric METRIC] */
+static int add_route_request(struct requests *requests, int family, int type, int flags, uint32_t metric, struct error *error)
 {
 	static const char *const names[] = { "IPv4 route local default dev lo table 100",
 					     "IPv6 route local default dev lo table 100" };
@@ -126,7 +126,7 @@ static int add_route_request(struct requests *requests, int family, int type, in
 	};
 	cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0 ||
-	    nla_put_u32(message, RTA_OIF, LOOPBACK_INDEX) < 0)
+	    nla_put_u32(message, RTA_OIF, LOOPBACK_INDEX) < 0 || (metric && nla_put_u32(message, RTA_PRIORITY, metric) < 0))
 		return error_set(error, ENOMEM, "cannot build the route");
 	return keep_request(requests, &message, names[family == AF_INET6], family);
 }
@@ -418,7 +418,7 @@ int route_add_missing(struct nl_sock *socket, bool ipv6, struct error *error, st
 	*ret_added = (struct route_added){ 0 };
 	for (size_t i = 0; i < (ipv6 ? 2 : 1); i++)
 		if (add_rule_request(&requests, families[i], RTM_NEWRULE, flags, error) < 0 ||
-		    add_route_request(&requests, families[i], RTM_NEWROUTE, flags, error) < 0)
+		    add_route_request(&requests, families[i], RTM_NEWROUTE, flags, 0, error) < 0)
 			return -1;
 	if (send_requests(socket, &requests, error) < 0)
 		return -1;
@@ -476,7 +476,7 @@ int route_take_back(struct nl_sock *socket, const struct route_added *added, str
 	cleanup_requests struct requests requests = { 0 };
 	for (size_t i = 0; i < 2; i++)
 		if ((added->rules[i] && add_rule_request(&requests, families[i], RTM_DELRULE, 0, error) < 0) ||
-		    (added->routes[i] && add_route_request(&requests, families[i], RTM_DELROUTE, 0, error) < 0))
+		    (added->routes[i] && add_route_request(&requests, families[i], RTM_DELROUTE, 0, 0, error) < 0))
 			return -1;
 	if (requests.count == 0)
 		return 0;
@@ -494,10 +494,20 @@ int route_remove(struct nl_sock *socket, struct error *error)
 	return route_take_back(socket, &everything, error);
 }
 
+/* The kernel tells of an IPv4 route's end before it takes it away (fib_table_delete), and a dump waits for nobody: who looks
+ * when told sees it still. Removing a route takes its turn behind that; one of this metric nobody has (ESRCH). */
+static int await_changes(struct nl_sock *socket, struct error *error)
+{
+	cleanup_requests struct requests requests = { 0 };
+	if (add_route_request(&requests, AF_INET, RTM_DELROUTE, 0, UINT32_MAX, error) < 0)
+		return -1;
+	return send_requests(socket, &requests, error);
+}
+
 int route_verify(struct nl_sock *socket, bool ipv6, struct error *error, char *ret_difference, size_t size)
 {
 	char difference[256] = "";
-	if (verify_family(socket, AF_INET, error, difference, sizeof difference) < 0)
+	if (await_changes(socket, error) < 0 || verify_family(socket, AF_INET, error, difference, sizeof difference) < 0)
 		return -1;
 	if (ipv6 && difference[0] == '\0' && verify_family(socket, AF_INET6, error, difference, sizeof difference) < 0)
 		return -1;

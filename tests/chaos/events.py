@@ -29,6 +29,7 @@ class Events:
         self.world, self.judge, self.random = world, world.judge, random.Random(seed)
         self.history, self.counts = [], collections.Counter()
         self.numbers = 0
+        self.is_corrupt = False  # what is remembered, since the agent started last
         self.freed = []       # addresses of sandboxes that are gone or about to go
         self.ended = []       # pods whose object is still there
 
@@ -218,6 +219,7 @@ class Events:
                 path.unlink(missing_ok=True)
             elif path.exists():
                 path.write_text(content)
+        self.is_corrupt = True
         return f"{name} {content!r}"
 
     # The agent.
@@ -237,7 +239,7 @@ class Events:
 
     def agent_starts(self):
         self.world.start(wait=False)
-        self.world.is_agent_up = True
+        self.world.is_agent_up, self.is_corrupt = True, False
         self.world_changes()
 
     def agent_is_replaced(self):
@@ -310,6 +312,9 @@ class Events:
     def heal(self):
         if not self.world.is_api_up:
             self.api_server_returns()
+        # A running agent writes its files when something changes, not before.
+        if self.world.is_agent_up and self.is_corrupt:
+            self.agent_is_killed()
         if not self.world.is_agent_up:
             self.agent_starts()
         if not self.world.is_tunnel_up:

@@ -3,10 +3,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "ambient/cleanup.h"
 #include "ambient/route.h"
@@ -193,6 +200,64 @@ static void only_what_was_added_is_taken_back(void **state)
 	assert_standing(*state, true);
 }
 
+static void run_on(int processor)
+{
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	CPU_SET(processor, &set);
+	/* Fails where there is only one: then nothing can come between. */
+	(void)!sched_setaffinity(0, sizeof set, &set);
+}
+
+/* Takes what is to be taken as often as it is asked to, on the other processor. */
+static void take_routes(int asked)
+{
+	struct nl_sock *socket = NULL;
+	const struct route_added routes = { .routes = { true, false } };
+	char byte;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	run_on(1);
+	if (route_socket_open(NULL, &socket) < 0)
+		_exit(1);
+	while (read(asked, &byte, 1) == 1) {
+		if (route_take_back(socket, &routes, NULL) < 0)
+			_exit(1);
+	}
+	_exit(0);
+}
+
+/* The kernel tells of it before it has done it. */
+static void a_route_that_is_gone_is_missed_by_who_is_told(void **state)
+{
+	int asked[2], status = 0;
+	cleanup_close int told = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_ROUTE };
+	assert_int_equal(bind(told, (struct sockaddr *)&address, sizeof address), 0);
+	assert_int_equal(pipe2(asked, O_CLOEXEC), 0);
+	pid_t child = fork();
+	if (child == 0) {
+		close(asked[1]);
+		take_routes(asked[0]);
+	}
+	run_on(0);
+	for (int i = 0; i < 6000; i++) {
+		union {
+			struct nlmsghdr header;
+			char bytes[4096];
+		} message = { 0 };
+		assert_int_equal(route_add(*state, false, NULL), 0);
+		assert_int_equal(write(asked[1], "", 1), 1);
+		do
+			assert_true(recv(told, &message, sizeof message, 0) > 0);
+		while (message.header.nlmsg_type != RTM_DELROUTE);
+		assert_difference(*state, "IPv4 route local default dev lo table 100 is missing");
+	}
+	close(asked[1]);
+	close(asked[0]);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, enter_fresh_namespace, leave)
 
 int main(void)
@@ -206,6 +271,7 @@ int main(void)
 		TEST(what_others_have_in_the_table_stays),
 		TEST(somebody_elses_default_route_is_told),
 		TEST(only_what_was_added_is_taken_back),
+		TEST(a_route_that_is_gone_is_missed_by_who_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
