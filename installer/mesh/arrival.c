@@ -150,6 +150,7 @@ void mesh_arrival_skip(struct mesh_arrival *arrival, const char *reason)
 	histogram_observe(&metrics->plugin_request_seconds[METRICS_PHASE_TOTAL], clock_seconds() - arrival->began);
 	arrival->listener.decided(arrival->listener.data, MESH_VERDICT_SKIP, reason, NULL);
 	log_outcome(arrival, LOG_LEVEL_INFO, "the new pod is outside the mesh", reason);
+	mesh_probe_give_away(mesh, &arrival->attachment);
 	/* Nobody waits any more. Where the namespace is, is remembered for the day the pod is labelled. */
 	if (arrival->attachment.pod_uid && attachment_write(mesh->settings.run_dir, &arrival->attachment, &error) < 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);

@@ -101,7 +101,7 @@ static bool picks(const struct probe_index *index, enum probe_pick pick, const s
 	case PROBE_PICK_UNWANTED:
 		return !is_wanted && entry->in_kernel;
 	case PROBE_PICK_DEAD:
-		return !is_wanted && !entry->in_kernel;
+		return !is_wanted && !entry->in_kernel && !entry->loser;
 	}
 	return true;
 }
@@ -186,6 +186,25 @@ static void give_up(struct probe_entry *entry)
 	entry->is_adopted = false;
 }
 
+static void forget_loser(const struct probe_index *index, const struct probe_owner *owner, const struct pod_address *address)
+{
+	struct probe_entry *entry = probe_index_find(index, address);
+	if (entry && entry->loser == owner)
+		entry->loser = NULL;
+}
+
+bool probe_index_give_away(struct probe_index *index, const char *uid, const struct pod_address *address)
+{
+	struct probe_entry *entry = probe_index_find(index, address);
+	if (!entry || (entry->owner && uid && entry->owner == find_owner(index, uid)))
+		return false;
+	bool changes = probe_index_wants(index, entry);
+	if (entry->owner)
+		entry->loser = entry->owner;
+	give_up(entry);
+	return changes;
+}
+
 int probe_index_claim(struct probe_index *index, const char *uid, const struct pod_address *addresses, size_t count,
 		      struct error *error, bool *ret_changes)
 {
@@ -207,6 +226,8 @@ int probe_index_claim(struct probe_index *index, const char *uid, const struct p
 	bool changes = is_new;
 	for (size_t i = 0; i < owner->addresses_count; i++) {
 		struct probe_entry *entry = own_entry(index, owner, &owner->addresses[i]);
+		if (!claims(addresses, count, &owner->addresses[i]))
+			forget_loser(index, owner, &owner->addresses[i]);
 		if (entry && !claims(addresses, count, &entry->address)) {
 			give_up(entry);
 			changes = true;
@@ -214,8 +235,14 @@ int probe_index_claim(struct probe_index *index, const char *uid, const struct p
 	}
 	for (size_t i = 0; i < count; i++) {
 		struct probe_entry *entry = probe_index_find(index, &addresses[i]);
+		/* What another one has got since then is that one's, however often this pod is looked at until its end is
+		 * known. */
+		if (claims(owner->addresses, owner->addresses_count, &addresses[i]) &&
+		    (entry->loser == owner || (entry->owner && entry->owner != owner)))
+			continue;
 		changes |= entry->owner != owner;
 		entry->owner = owner;
+		entry->loser = NULL;
 	}
 	free(owner->addresses);
 	owner->addresses = steal_pointer(copy);
@@ -233,6 +260,7 @@ bool probe_index_release(struct probe_index *index, const char *uid)
 		struct probe_entry *entry = own_entry(index, owner, &owner->addresses[i]);
 		if (entry)
 			give_up(entry);
+		forget_loser(index, owner, &owner->addresses[i]);
 	}
 	tdelete(owner, &index->owners, compare_owners);
 	free_owner(owner);

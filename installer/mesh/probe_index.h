@@ -14,6 +14,7 @@
 struct probe_entry {
 	struct pod_address address;
 	const struct probe_owner *owner; /* NULL: nobody's */
+	const struct probe_owner *loser; /* whose it was before a pod outside got it */
 	bool is_adopted;		 /* found in the kernel at start, or before the first list was complete */
 	bool in_kernel;
 	bool is_seen; /* by the look that runs */
@@ -55,6 +56,8 @@ void probe_index_drop_dead(struct probe_index *index);
 int probe_index_claim(struct probe_index *index, const char *uid, const struct pod_address *addresses, size_t count,
 		      struct error *error, bool *ret_changes);
 bool probe_index_release(struct probe_index *index, const char *uid); /* false: it had none */
+/* As probe_set_give_away. */
+bool probe_index_give_away(struct probe_index *index, const char *uid, const struct pod_address *address);
 
 /* Whether the pod owns addresses, and all of them are in the kernel. */
 bool probe_index_holds(const struct probe_index *index, const char *uid);

@@ -285,6 +285,12 @@ void probe_set_remove(struct probe_set *set, const char *uid)
 		schedule(set, 0);
 }
 
+void probe_set_give_away(struct probe_set *set, const char *uid, const struct pod_address *address)
+{
+	if (probe_index_give_away(&set->index, uid, address))
+		schedule(set, 0);
+}
+
 int probe_set_flush(struct probe_set *set, struct error *error)
 {
 	if (synchronise(set, error, NULL, 0) < 0) {

@@ -43,11 +43,14 @@ int probe_set_open(struct event_base *base, int netns, struct in_addr probe_ipv4
 void probe_set_close(struct probe_set *set);
 
 /* The pod's addresses are these and no others; a pod that had others loses them. An address that another pod had is this one's
- * from now on. Takes hold with the next flush. -1: no memory, nothing changed. */
+ * from now on; the other one gets it back only when it is nobody's. Takes hold with the next flush. -1: no memory, nothing
+ * changed. */
 int probe_set_put(struct probe_set *set, const char *uid, const struct pod_address *addresses, size_t count,
 		  struct error *error);
 /* Takes away the addresses that are still this pod's. A uid that has none is no error. */
 void probe_set_remove(struct probe_set *set, const char *uid);
+/* An address is that of pod `uid`, which is outside: whoever else had it has it no more, though it may still claim it. */
+void probe_set_give_away(struct probe_set *set, const char *uid, const struct pod_address *address);
 
 /* Makes all changes now, in one transaction; nothing to change costs nothing. */
 int probe_set_flush(struct probe_set *set, struct error *error);

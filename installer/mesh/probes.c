@@ -77,6 +77,14 @@ void mesh_probe_remove(struct mesh_pod *pod)
 		mesh_arm(mesh->run, 0);
 }
 
+void mesh_probe_give_away(struct mesh *mesh, const struct attachment *attachment)
+{
+	struct pod_address address;
+	for (size_t i = 0; mesh->probes && i < attachment->addresses_count; i++)
+		if (pod_address_parse(attachment->addresses[i], &address))
+			probe_set_give_away(mesh->probes, attachment->pod_uid, &address);
+}
+
 bool mesh_probe_holds(const struct mesh_pod *pod)
 {
 	return pod->mesh->probes && probe_set_holds(pod->mesh->probes, pod->uid);

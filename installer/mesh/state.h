@@ -244,6 +244,8 @@ int mesh_probes_open(struct mesh *mesh, struct error *error);
 /* The host's set of probe addresses, which a successor may own by now: then nothing is done, and nothing is held. */
 int mesh_probe_put(struct mesh_pod *pod, struct error *error);
 void mesh_probe_remove(struct mesh_pod *pod);
+/* Of a pod that starts outside. Its addresses may have been those of one whose end is not known yet. */
+void mesh_probe_give_away(struct mesh *mesh, const struct attachment *attachment);
 bool mesh_probe_holds(const struct mesh_pod *pod);
 /* Takes away what an earlier run left and no pod claims. */
 int mesh_probes_prune(struct mesh *mesh, struct error *error);

@@ -373,6 +373,40 @@ def test_an_old_sandboxes_answer_is_not_the_new_ones(node, runtime):
     assert not new.traces()
 
 
+def test_an_address_of_a_pod_whose_end_is_not_known(node, runtime):
+    """It was found running, so that no DEL tells of its end; what the source still shows of it takes its address back from nobody."""
+    node.join()
+    node.label("office")
+    old = node.pod().enter()
+    ips, addresses = [f"{old.address}/16", f"{old.address6}/64"], {old.address, old.address6}
+
+    def snapshots():
+        return [event["event"] for event in node.tunnel.events].count("ready")
+
+    def look_at_the_old_one():
+        before = snapshots()
+        node.tunnel.disconnect()
+        node.tunnel.wait(lambda: snapshots() > before)
+        eventually(lambda: old.view()["tunnel"]["acknowledged"])
+        time.sleep(0.1)
+
+    outside = node.pod(starts=True, namespace="office")
+    runtime.add(outside, ips=ips)
+    eventually(lambda: not node.probes() & addresses)
+    look_at_the_old_one()
+    assert not node.probes() & addresses
+    new = node.pod(starts=True)
+    runtime.add(new, ips=ips)
+    assert node.probes() >= addresses
+    look_at_the_old_one()
+    old.hide()
+    eventually(lambda: old.uid not in node.tunnel.workloads)
+    time.sleep(0.1)
+    assert node.probes() >= addresses
+    runtime.delete(new)
+    eventually(lambda: not node.probes() & addresses)
+
+
 def test_a_second_interface(node, runtime):
     node.join()
     pod = node.pod(starts=True)

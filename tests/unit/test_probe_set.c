@@ -287,6 +287,75 @@ static void an_address_belongs_to_the_newest_pod(void **state __attribute__((unu
 	stop(&told);
 }
 
+/* A pod whose end is not known yet is looked at again and again. */
+static void a_pod_does_not_take_back_what_another_has(void **state __attribute__((unused)))
+{
+	struct told told;
+	start(&told);
+	put(&told, "old", "10.0.0.1", "fd00::1");
+	put(&told, "new", "10.0.0.1", NULL);
+	put(&told, "old", "10.0.0.1", "fd00::1");
+	flush(&told);
+	assert_true(probe_set_holds(told.set, "new"));
+	probe_set_remove(told.set, "old");
+	flush(&told);
+	assert_true(has("10.0.0.1"));
+	assert_false(has("fd00::1"));
+	/* When it is nobody's it may be had again. */
+	put(&told, "other", "10.0.0.2", NULL);
+	put(&told, "new", "10.0.0.1", "10.0.0.2");
+	put(&told, "other", "10.0.0.2", NULL);
+	probe_set_remove(told.set, "new");
+	put(&told, "other", "10.0.0.2", NULL);
+	flush(&told);
+	assert_true(probe_set_holds(told.set, "other"));
+	assert_true(has("10.0.0.2"));
+	stop(&told);
+}
+
+static void give_away(struct told *told, const char *uid, const char *text)
+{
+	struct pod_address address;
+	assert_true(pod_address_parse(text, &address));
+	probe_set_give_away(told->set, uid, &address);
+}
+
+static void an_address_that_a_pod_outside_got(void **state __attribute__((unused)))
+{
+	struct told told;
+	start(&told);
+	put(&told, "old", "10.0.0.1", "fd00::1");
+	flush(&told);
+	give_away(&told, "old", "10.0.0.1"); /* its own */
+	give_away(&told, "outside", "10.0.0.9");
+	flush(&told);
+	assert_true(has("10.0.0.1"));
+	give_away(&told, "outside", "10.0.0.1");
+	flush(&told);
+	assert_false(has("10.0.0.1"));
+	put(&told, "old", "10.0.0.1", "fd00::1");
+	flush(&told);
+	assert_false(has("10.0.0.1"));
+	assert_true(has("fd00::1"));
+	/* One that comes later may have it, and so may the same one after it was away. */
+	put(&told, "new", "10.0.0.1", NULL);
+	flush(&told);
+	assert_true(has("10.0.0.1"));
+	give_away(&told, NULL, "10.0.0.1");
+	put(&told, "new", "10.0.0.2", NULL);
+	put(&told, "new", "10.0.0.1", NULL);
+	flush(&told);
+	assert_true(has("10.0.0.1"));
+	give_away(&told, "outside", "10.0.0.1");
+	probe_set_remove(told.set, "new");
+	probe_set_remove(told.set, "old");
+	flush(&told);
+	put(&told, "new", "10.0.0.1", NULL);
+	flush(&told);
+	assert_true(has("10.0.0.1"));
+	stop(&told);
+}
+
 static void what_stands_is_adopted(void **state __attribute__((unused)))
 {
 	struct told told;
@@ -544,6 +613,8 @@ int main(void)
 		TEST(many_changes_are_one_transaction),
 		TEST(a_pod_loses_what_it_had),
 		TEST(an_address_belongs_to_the_newest_pod),
+		TEST(a_pod_does_not_take_back_what_another_has),
+		TEST(an_address_that_a_pod_outside_got),
 		TEST(what_stands_is_adopted),
 		TEST(an_older_table_is_replaced),
 		TEST(what_others_break_is_repaired),
