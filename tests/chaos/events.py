@@ -39,8 +39,11 @@ class Events:
         choices = [self.pause] * 6 + [self.namespace_is_labelled] * 2 + [self.tunnel_reconnects, self.watches_have_trouble,
                                                                          self.patches_fail, self.configuration_is_rewritten,
                                                                          self.plugin_is_removed, self.state_is_corrupted,
-                                                                         self.host_is_edited]
+                                                                         self.host_is_edited, self.setting_changes]
+        if world.refused:
+            choices += [self.tunnel_takes_again] * 3
         if world.live:
+            choices += [self.pod_is_annotated, self.tunnel_refuses]
             choices += [self.pod_is_labelled] * 3 + [self.pod_is_edited] * 5 + [self.sandbox_is_made_anew]
             if len(world.live) > 3:
                 choices += [self.pod_goes] * 2 + [self.pod_ends]
@@ -50,6 +53,9 @@ class Events:
             choices += [self.pod_comes] * 5 + [self.pod_is_found]
         choices += [self.agent_is_killed, self.agent_is_stopped, self.agent_is_replaced] if world.is_agent_up else [self.agent_starts] * 12
         choices += [self.tunnel_is_killed, self.tunnel_stops] if world.is_tunnel_up else [self.tunnel_starts] * 8
+        if world.is_tunnel_up:
+            choices += [self.tunnel_is_slow]
+            choices += [self.tunnel_leaves] * 3 if len(world.tunnels_up) > 1 else [self.tunnel_joins]
         choices += [self.api_server_dies] if world.is_api_up else [self.api_server_returns] * 8
         event = self.random.choice(choices)
         self.history.append(f"{time.strftime('%T')} {event.__name__}")
@@ -82,10 +88,22 @@ class Events:
         self.world.show(pod)
         return f"{pod.key} {label}"
 
+    def pod_is_annotated(self):
+        """What is no boolean is passed over."""
+        pod, value = self.random.choice(self.world.live), self.random.choice(["true", "false", "maybe"])
+        with self.judge.lock:
+            self.judge.touch([pod.record])
+            pod.was_relabelled = True
+            pod.dns_capture = value
+        self.world.show(pod)
+        return f"{pod.key} DNS capture {value}"
+
     # Pods.
     def new_pod(self):
         self.numbers += 1
-        return Pod(self.numbers, self.random.choice(["shop", "office"]), self.random.choice([None, None, None, "ambient", "none"]))
+        pod = Pod(self.numbers, self.random.choice(["shop", "office"]), self.random.choice([None, None, None, "ambient", "none"]))
+        pod.dns_capture = self.random.choice([None, None, None, "true", "false"])
+        return pod
 
     def addresses(self):
         """Of a sandbox whose DEL has ended: before that no IPAM would give them."""
@@ -255,29 +273,72 @@ class Events:
         self.world_changes()
         return f"{seconds:.2f} s"
 
+    def setting_changes(self):
+        """In the agent's file, which it reads when it starts."""
+        self.world.dns_capture = not self.world.dns_capture
+        return f"redirect.dnsCapture {self.world.dns_capture}"
+
     # The tunnel.
     def tunnel_reconnects(self):
         if self.world.is_tunnel_up:
             self.world_changes()
-            self.world.tunnel.disconnect()
+            self.world.tunnels_up[-1].disconnect()
 
     def tunnel_is_killed(self):
         """And comes back at once, knowing nothing."""
         self.world_changes()
         self.judge.touch(self.world.current(), cause="tunnel", changes=False)
-        self.world.tunnel.kill()
+        self.world.tunnels_up[-1].kill()
 
     def tunnel_stops(self):
         self.world_changes()
         self.judge.touch(self.world.current(), cause="tunnel", changes=False)
         self.world.is_tunnel_up = False
-        self.world.tunnel.stop()
+        while self.world.tunnels_up:
+            self.world.end_tunnel(self.world.tunnels_up[0])
         self.world_changes()
 
     def tunnel_starts(self):
         self.world.connect()
         self.world.is_tunnel_up = True
         self.world_changes()
+
+    def tunnel_joins(self):
+        """Another one beside it, as in an upgrade: Adds go to the newest connection, Dels to both."""
+        self.world_changes()
+        self.world.connect()
+        self.world_changes()
+
+    def tunnel_leaves(self, which=None):
+        """What it carries breaks with it, what it alone was told of is told to the other."""
+        tunnel = self.world.tunnels_up[self.random.randrange(2) if which is None else which]
+        is_newest = tunnel is self.world.tunnels_up[-1]
+        self.world_changes()
+        self.judge.touch(self.world.current(), cause="tunnel", changes=False)
+        self.world.end_tunnel(tunnel)
+        self.world_changes()
+        return "the newer" if is_newest else "the older"
+
+    def tunnel_is_slow(self, delay=None):
+        """Or is not any more."""
+        world = self.world
+        world.tunnel_delay = self.random.choice([0, 0.05, 0.3]) if delay is None else delay
+        self.world_changes()
+        for tunnel in world.tunnels_up:
+            tunnel.delay = world.tunnel_delay
+        return f"{world.tunnel_delay} s"
+
+    def tunnel_refuses(self):
+        """One pod's Adds."""
+        pod = self.random.choice(self.world.live)
+        with self.judge.lock:
+            self.judge.touch([pod.record], changes=False)
+            pod.was_refused = True
+            self.world.refused[pod.uid] = "told to refuse"
+        return pod.key
+
+    def tunnel_takes_again(self):
+        self.world.refused.clear()
 
     # The API server.
     def api_server_dies(self):
@@ -319,4 +380,8 @@ class Events:
             self.agent_starts()
         if not self.world.is_tunnel_up:
             self.tunnel_starts()
+        self.tunnel_is_slow(0)
+        while len(self.world.tunnels_up) > 1:
+            self.tunnel_leaves(0)
+        self.tunnel_takes_again()
         self.world_changes()

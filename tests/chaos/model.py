@@ -26,6 +26,7 @@ class Record:
         self.name = name
         self.wanted = wanted      # called: whether it belongs to the mesh now
         self.times, self.states = [0.0], ["changing"]
+        self.asks_tunnel = [(0.0, None)]  # whom its names are asked of, from a moment on; None: of either
         self.causes = []          # [kind, start, end or None]
         self.generation = 0
         self.touched = time.time()
@@ -39,6 +40,14 @@ class Record:
     def becomes(self, state):
         self.times.append(time.time())
         self.states.append(state)
+
+    def asks(self, tunnel):
+        if self.asks_tunnel[-1][1] != tunnel:
+            self.asks_tunnel.append((time.time(), tunnel))
+
+    def asks_between(self, since, until):
+        first = bisect.bisect_right(self.asks_tunnel, since, key=lambda entry: entry[0]) - 1
+        return {tunnel for moment, tunnel in self.asks_tunnel[first:] if moment <= until}
 
     def state_at(self, moment):
         return self.states[bisect.bisect_right(self.times, moment) - 1]
@@ -74,6 +83,7 @@ class Judge:
         self.counts = collections.Counter()
         self.recent = collections.deque(maxlen=30000)  # packets
         self.failed = []       # reports of connections, until they are judged
+        self.asked = []        # of questions to the name server
 
     def violation(self, text):
         with self.lock:
@@ -87,12 +97,15 @@ class Judge:
                 record.touched = time.time()
                 if cause and (cause != "tunnel" or record.state != "out"):
                     record.begin(cause)
-                if changes and record.state != "changing":
-                    record.becomes("changing")
+                if changes:
+                    record.asks(None)
+                    if record.state != "changing":
+                        record.becomes("changing")
 
-    def settle(self, record, state):
+    def settle(self, record, state, asks_tunnel):
         with self.lock:
             record.end_causes()
+            record.asks(asks_tunnel)
             if record.state != state:
                 record.becomes(state)
 
@@ -101,6 +114,11 @@ class Judge:
         with self.lock:
             report["records"] = [record for record in (self.pods.get(report["from"]), self.pods.get(report["to"])) if record]
             self.failed.append(report)
+
+    def name_asked(self, report):
+        with self.lock:
+            report["record"] = self.pods.get(report["from"])
+            self.asked.append(report)
 
     # What is seen.
     def packet(self, packet, is_first, opens):
@@ -160,6 +178,19 @@ class Judge:
             self.violation(f"a connection {'could not be opened' if report['last'] is None else 'broke'} without a cause: {report}, "
                            f"carried {is_carried}, states meanwhile {states}, causes {[record.causes[-2:] for record in ends]}, packets {self.packets_of(report['source'])}")
 
+    def question(self, report):
+        """Who had to answer a question to the name server, and whether somebody did."""
+        record = report.pop("record")
+        if record is None:
+            return
+        since, until = report["asked"], report["at"]
+        wanted, states = record.asks_between(since, until), record.states_between(since, until)
+        self.counts[f"names asked, {report['answered']} answered"] += 1
+        if record.has_cause(("edited", "tunnel"), since, until) and states != {"out"}:
+            return
+        if report["answered"] is None or (len(wanted) == 1 and wanted != {None} and report["answered"] != ("tunnel" if True in wanted else "server")):
+            self.violation(f"a name was answered by {report['answered']}: {report}, {record.name}, states meanwhile {sorted(states)}, asks the tunnel {wanted}")
+
     def packets_of(self, end):
         return [(f"{packet.time:.3f}", packet.interface, f"{packet.source} {packet.sport} > {packet.destination} {packet.dport}",
                  f"flags {packet.flags:#x}", packet.length, "of the tunnel" if packet.marked else "plain")
@@ -172,3 +203,7 @@ class Judge:
             for report in ripe:
                 self.failed.remove(report)
                 self.connection(report)
+            ripe = [report for report in self.asked if report["at"] < time.time() - 0.5]
+            self.asked = [report for report in self.asked if report not in ripe]
+            for report in ripe:
+                self.question(report)

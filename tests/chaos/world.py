@@ -2,6 +2,7 @@
 conflist that stands in the configuration directory), pods that come by ADD and go by DEL, a tunnel that carries, and traffic."""
 import collections
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -20,8 +21,28 @@ from .model import Record
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODE = "istio.io/dataplane-mode"
+DNS_CAPTURE = "ambient.istio.io/dns-capture"
 DRAIN = 20
 CONFLIST = "10-podnet.conflist"
+TUNNEL_REFUSED = 102
+PIDFD_GETFD, SIOCGSKNS = 438, 0x894C
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def namespace_of_socket(process, number):
+    """The inode of the network namespace that a socket of a process was made in."""
+    pidfd = os.pidfd_open(process)
+    sock = libc.syscall(PIDFD_GETFD, pidfd, number, 0)
+    os.close(pidfd)
+    if sock < 0:
+        return None
+    netns = libc.ioctl(sock, SIOCGSKNS)
+    os.close(sock)
+    if netns < 0:
+        return None
+    inode = os.fstat(netns).st_ino
+    os.close(netns)
+    return inode
 
 
 class CarryingTunnel(Tunnel):
@@ -97,11 +118,15 @@ class Sandbox(ClusterPod):
         probes = self.node.probes() & {self.address, self.address6}
         workload = self.node.tunnel.workloads.get(self.uid) if self.node.tunnel else None
         if not is_wanted:
+            # Of a Del all are told.
+            workload = workload or next((tunnel.workloads[self.uid] for tunnel in self.node.tunnels_up if self.uid in tunnel.workloads), None)
             if traces:
                 return f"traces in a pod outside: {traces[:300]}"
             return "probed, though outside" if probes else "the tunnel has it, though it is outside" if workload else None
         if "redirect to :15001" not in traces or "redirect to :15006" not in traces:
             return f"no redirects: {traces[:300]}"
+        if ("redirect to :15053" in traces) != self.record.asks_tunnel_now():
+            return f"names: {traces[:300]}"
         if traces.count("lookup 100") != 2 or traces.count("local default") != 2:
             return f"routing: {traces[-500:]}"
         if len(probes) != 2:
@@ -122,6 +147,8 @@ class Pod:
         self.has_ended = self.is_gone = False
         self.attempts, self.containers = 0, []
         self.was_relabelled = False
+        self.was_refused = False
+        self.dns_capture = None  # as its annotation says
 
 
 class World(ClusterNode):
@@ -139,6 +166,11 @@ class World(ClusterNode):
         self.was_flipped = {"shop": False, "office": False}  # since the node was at rest
         self.is_agent_up = self.is_api_up = self.is_tunnel_up = True
         self.is_over = False
+        self.dns_capture = self.dns_capture_in_force = True  # the agent's setting, in its file and as it was when it started
+        self.tunnel_delay = 0      # seconds before each of its answers
+        self.refused = {}          # uids whose Adds the tunnel answers with an error
+        self.tunnels_up = []       # in the order of their starts
+        self.connected = []        # in the order of their connections: Adds go to the last
         self.threads, self.gone = [], []
         self.deleted = set()       # containers whose DEL succeeded
         self.touched = time.time()
@@ -159,8 +191,42 @@ class World(ClusterNode):
 
     # The tunnel.
     def connect(self):
-        self.tunnel = CarryingTunnel(self.tunnel_path, listeners=True, on_event=self.judge.tunnel_event).start()
-        self.tunnels.append(self.tunnel)
+        tunnel = CarryingTunnel(self.tunnel_path, listeners=True, on_event=lambda event: self.tunnel_event(tunnel, event))
+        tunnel.refuse, tunnel.delay = self.refused, self.tunnel_delay
+        self.tunnels.append(tunnel)
+        self.tunnels_up.append(tunnel)
+        self.tunnel = self.tunnel or tunnel
+        tunnel.start()
+
+    def tunnel_event(self, tunnel, event):
+        """In the tunnel's thread."""
+        if event["event"] == "connected":
+            self.connected.append(tunnel)
+            self.tunnel = tunnel
+        elif event["event"] == "disconnected" and tunnel in self.connected:
+            self.connected.remove(tunnel)
+            if self.connected:
+                self.tunnel = self.connected[-1]
+        else:
+            self.judge.tunnel_event(event)
+
+    def end_tunnel(self, tunnel):
+        self.tunnels_up.remove(tunnel)
+        tunnel.stop()
+        if self.tunnel is tunnel and self.tunnels_up:
+            self.tunnel = self.tunnels_up[-1]
+
+    # The agent.
+    def command(self):
+        configuration = self.folder / "agent.yaml"
+        configuration.write_text(f"redirect:\n  dnsCapture: {'true' if self.dns_capture else 'false'}\n")
+        return [*super().command(), "--config", str(configuration)]
+
+    def start(self, **options):
+        if self.dns_capture_in_force != self.dns_capture:
+            self.judge.touch(self.current())
+            self.dns_capture_in_force = self.dns_capture
+        super().start(**options)
 
     # Traffic.
     def tell_traffic(self, **command):
@@ -173,6 +239,8 @@ class World(ClusterNode):
             answer = json.loads(line)
             if "failed" in answer:
                 self.judge.connection_failed(answer["failed"])
+            elif "asked" in answer:
+                self.judge.name_asked(answer["asked"])
             elif "totals" in answer:
                 self.totals = answer["totals"]
             else:
@@ -220,6 +288,10 @@ class World(ClusterNode):
             return False
         return pod.label == "ambient" or (pod.label is None and self.labelled[pod.namespace])
 
+    def asks_tunnel(self, pod):
+        """Of a pod of the mesh: whether its questions to name servers are the tunnel's."""
+        return {"true": True, "false": False}.get(pod.dns_capture, self.dns_capture_in_force)
+
     def make_sandbox(self, pod, runs=False, addresses=None):
         sandbox = self.pod(show=False, runs=runs, name=pod.name, namespace=pod.namespace)
         sandbox.uid = pod.uid
@@ -234,7 +306,8 @@ class World(ClusterNode):
         sandbox.netns_identity = sandbox.identity()
         sandbox.labels = {} if pod.label is None else {MODE: pod.label}
         record = Record(f"{pod.key} ({sandbox.interface})", lambda: self.belongs(pod))
-        record.sandbox, record.pod = sandbox, pod
+        record.sandbox, record.pod, sandbox.record = sandbox, pod, record
+        record.asks_tunnel_now = lambda: self.asks_tunnel(pod)
         if not self.is_tunnel_up:
             record.begin("tunnel")
         with self.judge.lock:
@@ -246,6 +319,7 @@ class World(ClusterNode):
         if pod.is_gone:
             return
         pod.sandbox.labels = {} if pod.label is None else {MODE: pod.label}
+        pod.sandbox.annotations = {} if pod.dns_capture is None else {DNS_CAPTURE: pod.dns_capture}
         pod.sandbox.status = {"phase": "Succeeded"} if pod.has_ended else {}
         pod.sandbox.show()
 
@@ -278,13 +352,14 @@ class World(ClusterNode):
                 pod.containers.append(sandbox.container)
                 is_strict = not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.label != "ambient"
                 generation, touched = pod.record.generation, self.touched
+                is_agent_there = pod.label == "ambient" and self.is_agent_up and self.is_api_up
                 status, answer = self.runtime.call("ADD", sandbox, container=sandbox.container, config=entry)
                 if status == 0:
                     is_strict = is_strict and generation == pod.record.generation
-                    if is_strict:
+                    if (is_strict or is_agent_there) and not pod.was_relabelled:
                         self.look_after_add(pod, sandbox, generation, touched)
                     break
-                if not isinstance(answer, dict) or answer.get("code") != 11:
+                if not isinstance(answer, dict) or answer.get("code") not in ((11, TUNNEL_REFUSED) if pod.was_refused else (11,)):
                     self.judge.counts["ADDs with another error"] += 1
                     if self.judge.counts["ADDs with another error"] > 20:
                         raise AssertionError(f"{sandbox.interface} {sandbox.is_closed} {sandbox.holder.poll()} {answer}")
@@ -299,6 +374,7 @@ class World(ClusterNode):
                     generation == pod.record.generation and not pod.has_ended:
                 # The contract: when ADD returns, everything is there. The agent can't know yet of a pod that has ended just now.
                 pod.record.becomes("in" if self.belongs(pod) else "out")
+                pod.record.asks(self.belongs(pod) and self.asks_tunnel(pod))
                 self.judge.counts["pods that were right when ADD returned"] += 1
             if not pod.is_gone and pod.sandbox is sandbox:
                 self.judge.pods[pod.key] = pod.record
@@ -352,8 +428,8 @@ class World(ClusterNode):
         self.gone.append(sandbox)
 
     def holders(self, sandbox):
-        """Who holds the network namespace of a sandbox that is gone: processes and their descriptors. (A socket that was made in it
-        holds it too, and shows nothing.)"""
+        """Who holds the network namespace of a sandbox that is gone: processes, their descriptors, and their sockets that were made in
+        it. Nobody: connections whose end the kernel waits for."""
         inode, found = str(sandbox.netns_identity[1]), []
         for process in (os.getpid(), self.traffic.pid, self.agent.pid):
             for path in pathlib.Path(f"/proc/{process}").glob("task/*/ns/net"):
@@ -361,8 +437,9 @@ class World(ClusterNode):
                     found.append(str(path))
             for path in pathlib.Path(f"/proc/{process}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    if inode in os.readlink(path):
-                        found.append(str(path))
+                    shown = os.readlink(path)
+                    if inode in shown or shown.startswith("socket:") and namespace_of_socket(process, int(path.name)) == int(inode):
+                        found.append(f"{path} {shown}")
         return found
 
     def join_threads(self):
@@ -394,13 +471,15 @@ class World(ClusterNode):
                 record.right = None
             elif record.right and record.right[0] == (generation, wanted):
                 if time.time() - record.right[1] > 0.3:
-                    self.judge.settle(record, "in" if wanted else "out")
+                    self.judge.settle(record, "in" if wanted else "out", wanted and record.asks_tunnel_now())
                     record.right = None
             else:
                 record.right = (generation, wanted), time.time()
 
     def close(self):
         self.is_over = True
+        for tunnel in self.tunnels_up:
+            tunnel.stop()
         self.traffic.kill()
         self.traffic.wait()
         for thread in self.threads:

@@ -4,9 +4,9 @@ import socket
 from .tunnel import inside
 
 
-def socket_in(netns, family):
+def socket_in(netns, family, kind=socket.SOCK_STREAM):
     with inside(netns):
-        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
 
 def listen_in(netns, port):
