@@ -27,6 +27,12 @@ if "ASAN_OPTIONS" in os.environ:
 CASES = [(call, number) for call, numbers in NUMBERS.items() for number in numbers]
 
 
+def points(total, usually):
+    """Which of so many calls fails: `usually` of them, evenly spread; FAULTS=N: N of them; FAULTS=all: each."""
+    chosen = os.environ.get("FAULTS", usually)
+    return range(1, total + 1, 1 if chosen == "all" else max(1, -(-total // int(chosen))))
+
+
 def case_name(case):
     return f"{case[0]}-{errno.errorcode.get(case[1], 'half')}"
 

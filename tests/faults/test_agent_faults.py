@@ -10,17 +10,13 @@ import pytest
 
 from agent.cni import Runtime
 from agent.node import Node, eventually
-from .control import CASES, Control, case_name
+from .control import CASES, Control, case_name, points
 
-POINTS = 1000 if os.environ.get("FAULTS") == "all" else 2
+# Of all times that a call is made: this many, evenly spread (points).
+POINTS = 2
 # A thread that cannot come back from a pod's namespace ends the process: by design (netns_leave). Memory that runs out inside
 # of libevent ends it too (event_err): it says so, and the kubelet starts it again.
 MAY_DIE = {"setns", "malloc"}
-
-
-def points(total):
-    step = max(1, -(-total // POINTS))
-    return range(1, total + 1, step)
 
 
 @pytest.fixture
@@ -77,7 +73,7 @@ def test_flip(faulty, case):
     node.wait_for("none")
     eventually(lambda: len(os.listdir(node.run_dir)) >= 2)
     open_before, pid = descriptors(node), node.agent.pid
-    for point in points(joining):
+    for point in points(joining, POINTS):
         where = f"{case_name(case)} {point} of {joining}"
         node.control.arm(call, point, number)
         node.join()
@@ -107,7 +103,7 @@ def test_start(faulty, case):
     node.wait_for("enabled")
     starting = node.control.counts()[call] - before
     node.stop()
-    for point in points(starting):
+    for point in points(starting, POINTS):
         where = f"{case_name(case)} {point} of {starting}"
         node.control.arm(call, point, number)
         node.start(wait=False, **node.control.environment)
@@ -141,7 +137,7 @@ def test_add_served(faulty, case):
     deleting = counted(lambda: (runtime.delete(pod), pod.exit()))
     settled(node)
     open_before, pid = descriptors(node), node.agent.pid
-    for point in points(max(1, serving)):
+    for point in points(max(1, serving), POINTS):
         where = f"ADD {case_name(case)} {point} of {serving}"
         node.control.arm(call, point, number)
         status, answer = runtime.call("ADD", pod)
@@ -156,7 +152,7 @@ def test_add_served(faulty, case):
         pod.enter()
         runtime.delete(pod)
         pod.exit()
-    for point in points(max(1, deleting)):
+    for point in points(max(1, deleting), POINTS):
         where = f"DEL {case_name(case)} {point} of {deleting}"
         runtime.add(pod)
         node.control.arm(call, point, number)
@@ -190,7 +186,7 @@ def test_stop(faulty, case):
     before = node.control.counts()[call]
     node.stop()
     stopping = node.control.counts()[call] - before
-    for point in points(max(1, stopping)):
+    for point in points(max(1, stopping), POINTS):
         where = f"{case_name(case)} {point} of {stopping}"
         node.start(**node.control.environment)
         node.wait_for("enabled")

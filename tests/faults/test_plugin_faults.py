@@ -9,15 +9,10 @@ import pytest
 
 from plugin.conftest import Namespace, Plugin, pod_arguments
 from plugin.installer_double import Installer
-from .control import CASES, Control, case_name
+from .control import CASES, Control, case_name, points
 
-# Allocations are many: this many of them, evenly spread, unless FAULTS=all.
-POINTS = 10**9 if os.environ.get("FAULTS") == "all" else 6
-
-
-def points(total):
-    step = max(1, -(-total // POINTS))
-    return range(1, total + 1, step)
+# Of all times that a call is made: this many, evenly spread (points).
+POINTS = 6
 
 
 class Subject:
@@ -96,7 +91,7 @@ def test_add(subject, case):
     call, number = case
     count = total(subject, "ADD", call)
     subject.del_()
-    for point in points(count):
+    for point in points(count, POINTS):
         # The first ADD of all makes directories, and so does each of these.
         shutil.rmtree(subject.plugin.run_dir, ignore_errors=True)
         subject.control.arm(call, point, number)
@@ -120,7 +115,7 @@ def test_del(subject, case):
     subject.plugin.add(subject.pod)
     count = total(subject, "DEL", call)
     assert subject.is_clean()
-    for point in points(count):
+    for point in points(count, POINTS):
         subject.plugin.add(subject.pod)
         subject.control.arm(call, point, number)
         answer = subject.call("DEL")
@@ -137,7 +132,7 @@ def test_check(subject, case):
     subject.plugin.add(subject.pod)
     state = subject.pod.state()
     count = total(subject, "CHECK", call)
-    for point in points(count):
+    for point in points(count, POINTS):
         subject.control.arm(call, point, number)
         answer = subject.call("CHECK")
         subject.control.disarm()
@@ -156,7 +151,7 @@ def add_and_delete(subject, case):
     adding = total(subject, "ADD", call)
     deleting = total(subject, "DEL", call)
     assert subject.is_clean()
-    for point in points(adding):
+    for point in points(adding, POINTS):
         subject.control.arm(call, point, number)
         answer = subject.call("ADD")
         subject.control.disarm()
@@ -168,7 +163,7 @@ def add_and_delete(subject, case):
             assert answer.status == 1 and names_a_step(answer, number), where
             assert subject.is_clean(), where
         subject.del_()
-    for point in points(deleting):
+    for point in points(deleting, POINTS):
         assert subject.plugin.call("ADD", subject.pod, args=subject.arguments).status == 0
         subject.control.arm(call, point, number)
         answer = subject.call("DEL")
@@ -195,7 +190,7 @@ def test_gc(subject, case):
         subject.plugin.add(other, container="gone")
         count = total(subject, "GC", call, config=valid)
         assert other.state() == before and subject.plugin.attachments() == ["sandbox1:eth0.json"]
-        for point in points(count):
+        for point in points(count, POINTS):
             subject.plugin.add(other, container="gone")
             subject.control.arm(call, point, number)
             answer = subject.call("GC", config=valid)
@@ -218,7 +213,7 @@ def test_gc(subject, case):
 def test_status(subject, case):
     call, number = case
     count = total(subject, "STATUS", call)
-    for point in points(count):
+    for point in points(count, POINTS):
         subject.control.arm(call, point, number)
         answer = subject.call("STATUS")
         subject.control.disarm()
@@ -232,7 +227,7 @@ def test_version(subject):
     """The whole answer, or none and a status that says so."""
     whole = subject.plugin.call("VERSION").stdout
     for call, number in CASES:
-        for point in points(total(subject, "VERSION", call)):
+        for point in points(total(subject, "VERSION", call), POINTS):
             subject.control.arm(call, point, number)
             answer = subject.call("VERSION")
             subject.control.disarm()
