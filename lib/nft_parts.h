@@ -13,7 +13,7 @@
 
 struct nft_socket {
 	struct mnl_socket *netlink;
-	uint32_t sequence;
+	uint32_t sequence; /* of the next message, of batches too */
 };
 
 struct batch_message {

@@ -24,7 +24,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/file.h"
 #include "ambient/netns.h"
-#include "installer/mesh/netlink.h"
+#include "ambient/netlink.h"
 #include "installer/mesh/policy_rule.h"
 
 #define TO_POD_PRIORITY 512

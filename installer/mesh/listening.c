@@ -12,7 +12,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/redirect.h"
-#include "installer/mesh/netlink.h"
+#include "ambient/netlink.h"
 
 /* A TCP socket between SYN and accept (include/net/tcp_states.h, which no header shows). */
 #define STATE_NEW_SYN_RECV 12

@@ -4,7 +4,7 @@
 #include <linux/rtnetlink.h>
 #include <string.h>
 
-#include "installer/mesh/netlink.h"
+#include "ambient/netlink.h"
 
 struct address_search {
 	const struct pod_address *addresses;

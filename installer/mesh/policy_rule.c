@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "installer/mesh/netlink.h"
+#include "ambient/netlink.h"
 
 void policy_rules_clear(struct policy_rules *rules)
 {

@@ -1,9 +1,10 @@
 /* See netlink.h. What is asked here the kernel answers inside sendmsg(2) or, a dump, part by part as it is read: nothing waits
  * for anybody else. */
-#include "installer/mesh/netlink.h"
+#include "ambient/netlink.h"
 
 #include <errno.h>
 #include <linux/netlink.h>
+#include <stdbool.h>
 #include <sys/socket.h>
 
 #include "ambient/cleanup.h"
@@ -33,7 +34,9 @@ static int send_request(struct mnl_socket *socket, const struct nlmsghdr *reques
 	return sent < 0 ? errno : 0;
 }
 
-static int read_answers(struct mnl_socket *socket, const struct nlmsghdr *request, mnl_cb_t callback, void *data)
+/* Reads to the end of the answer, which a dump or an acknowledgement has, or the one datagram that it is. 0, or the kernel's
+ * errno. */
+static int read_answers(struct mnl_socket *socket, const struct nlmsghdr *request, bool is_one, mnl_cb_t callback, void *data)
 {
 	char buffer[32768];
 	for (;;) {
@@ -44,14 +47,15 @@ static int read_answers(struct mnl_socket *socket, const struct nlmsghdr *reques
 					  : mnl_cb_run(buffer, (size_t)received, request->nlmsg_seq,
 						       mnl_socket_get_portid(socket), callback, data);
 		if (result < 0) {
-			/* The rest of a dump that was interrupted, or of which something was lost, is no answer to the next
-			 * request, and the kernel makes no new one before it is read. */
-			int number = errno;
+			/* The rest of a dump that was interrupted (EINTR), or of which something was lost (ENOBUFS), is no
+			 * answer to the next request, and the kernel makes no new one before it is read (EBUSY). It makes each
+			 * part as it is read, so that an empty queue is the end. */
+			int number = errno ? errno : EPROTO;
 			while (recv(mnl_socket_get_fd(socket), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
 				;
 			return number;
 		}
-		if (result == MNL_CB_STOP)
+		if (is_one || result == MNL_CB_STOP)
 			return 0;
 	}
 }
@@ -63,7 +67,7 @@ int netlink_dump(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t c
 		request->nlmsg_seq++;
 		int number = send_request(socket, request);
 		if (number == 0)
-			number = read_answers(socket, request, callback, data);
+			number = read_answers(socket, request, false, callback, data);
 		if (number != EINTR)
 			return number;
 		if (restart)
@@ -72,10 +76,18 @@ int netlink_dump(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t c
 	return EINTR;
 }
 
+int netlink_ask(struct mnl_socket *socket, struct nlmsghdr *request, mnl_cb_t callback, void *data)
+{
+	request->nlmsg_flags |= NLM_F_REQUEST;
+	request->nlmsg_seq++;
+	int number = send_request(socket, request);
+	return number ? number : read_answers(socket, request, true, callback, data);
+}
+
 int netlink_request(struct mnl_socket *socket, struct nlmsghdr *request)
 {
 	request->nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
 	request->nlmsg_seq++;
 	int number = send_request(socket, request);
-	return number ? number : read_answers(socket, request, NULL, NULL);
+	return number ? number : read_answers(socket, request, false, NULL, NULL);
 }
