@@ -5,14 +5,18 @@
  * a runtime sees the old state or the new one, and a process that is killed between two steps leaves what the next start
  * completes. The binary comes first: a configuration never names a plugin that is not there.
  *
- *   binary.c         the plugin in the runtime's binary directory
+ *   binary.c         the plugin in the runtime's binary directory; binary_try.c, whether it runs here
  *   runtime_order.c  which configuration a runtime would use
  *   conflist.c       editing a configuration: in, out, a copy with us, a stand-alone one
- *   configuration.c  one look at the configuration directory: what is to be done, and doing it
+ *   configuration.c  one look at the configuration directory: what is to be done, and doing it; configuration_file.c, a file
+ *   replace.c        a file replaced in one step
  *   host.c           the directories watched, at a bounded rate; options.c its options
- *   uninstall.c      both away again, in the order in which no runtime misses anything
+ *   uninstall.c      both away again, in the order in which no runtime misses anything; results.c, who may still call us
  *
- * Nothing here knows Kubernetes, the mesh or the configuration file: options come as a plain struct. */
+ * And beside the disk: migrate.c, rules that istio-cni left; release.c, pods let go without the agent; upgrade.c, whether the
+ * agent's stop is one.
+ *
+ * Nothing here asks Kubernetes, or knows the mesh or the configuration file: options come as a plain struct. */
 #ifndef AMBIENT_INSTALLER_HOST_HOST_H
 #define AMBIENT_INSTALLER_HOST_HOST_H
 

@@ -82,7 +82,7 @@ struct kube_client {
 	struct kube_slot_list slots;
 	unsigned slots_count;
 	struct event *work, *hold_timer, *trim_timer;
-	int64_t hold_until;	   /* plain requests wait until then */
+	int64_t hold_until;	   /* plain requests wait until then, by clock_milliseconds() */
 	struct error hold_reason;  /* filled: because no connection could be made */
 	unsigned connect_failures; /* in a row */
 	bool is_working, is_freed;

@@ -35,13 +35,15 @@ struct kube_watch {
 	struct kube_request *request;
 	struct event *timer; /* until the next try */
 	unsigned failures;   /* in a row */
-	int64_t begun;	     /* the step, when; 0: no answer yet */
+	int64_t begun;	     /* when the step's answer began, by clock_milliseconds(); 0: not yet */
 	bool *is_freed;	     /* set while a listener's function runs: whether it has freed us */
 
-	char *resource_version; /* NULL: list */
-	char *continue_token;	/* of the next page */
-	bool streaming_is_refused, reads_consistently, is_whole;
-	bool in_list; /* list_started has been said, list_finished has not */
+	char *resource_version;	   /* NULL: list */
+	char *continue_token;	   /* of the next page */
+	bool streaming_is_refused; /* the next list is a paged one */
+	bool reads_consistently;   /* its first page may not come from the server's cache, which has expired */
+	bool is_whole;		   /* and comes without pages: the rest of one expired before it was asked for */
+	bool in_list;		   /* list_started has been said, list_finished has not */
 	struct evbuffer *lines;
 	struct kube_list_scanner scanner;
 	struct error broken;  /* why the answer under way is of no use */

@@ -19,7 +19,8 @@
  * or two lines name different pods. */
 size_t cgroup_find_uid(const char *text, const char **ret_uid);
 
-/* Compares a uid as it is written in a cgroup, [token, token + length), with a pod's; the order of cgroup_compare_uid alone. */
+/* Compares a uid as it is written in a cgroup, [token, token + length), with a pod's. 0: the same; else an order for searching,
+ * which is not strcmp's. */
 int cgroup_compare_uid(const char *token, size_t length, const char *uid);
 
 #endif

@@ -5,7 +5,7 @@
 #include "ambient/error.h"
 #include "ambient/netns.h"
 
-/* Opens the namespace that the annotation ambient-cni.io/netns names, as the host sees the path:
+/* Opens the namespace that a runtime's ADD or the annotation ambient-cni.io/netns named, as the host sees the path:
  *
  *   NAME, /run/netns/NAME, /var/run/netns/NAME   in `netns_dir`; so is a path that begins with `netns_dir` itself
  *   /proc/PID/ns/net                             in `proc_dir`

@@ -33,7 +33,7 @@ struct labels {
 	size_t count;
 };
 
-/* Drops what `is_kept` does not want to keep. */
+/* Drops what `is_wanted` says no to. */
 void labels_filter(struct labels *labels, bool (*is_wanted)(const void *data, const char *key), const void *data);
 
 /* NULL: no such key. */

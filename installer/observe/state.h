@@ -39,7 +39,7 @@ struct observe {
 	struct http_listener *health, *metrics, *admin, *admin_socket;
 };
 
-/* Who asks: what is answered depends on it. */
+/* Where it was asked: what is answered depends on it. */
 enum site { SITE_HEALTH = 1, SITE_METRICS = 2, SITE_ADMIN = 4, SITE_ADMIN_SOCKET = 8 };
 /* pages.c */
 void observe_answer_health(struct evhttp_request *request, void *observe);
