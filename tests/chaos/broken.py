@@ -42,6 +42,12 @@ PRODUCTS = [
            "installer/mesh/selection.c",
            "		if (!selector_matches(&item->pod, &pod->labels) || !selector_matches(&item->namespace_object, namespace_labels))",
            "		if (!selector_matches(&item->namespace_object, namespace_labels) && !selector_matches(&item->pod, &pod->labels))"),
+    broken("the host's probes are not translated", "the host's rules are not there|a probe goes through", "installer/mesh/probe_rules.c",
+           "	nft_rule_add_snat(&maker, protocol, is_ipv6 ? (const void *)&addresses->ipv6 : &addresses->ipv4);\n", ""),
+    broken("a query for a name is not redirected", "names|a name was answered", RULES,
+           "	return redirect->dns_capture;\n", "	return false;\n"),
+    broken("a pod's annotation of DNS capture is passed over", "names|a name was answered", "installer/mesh/pod_redirect.c",
+           "	apply_bool(pod, ANNOTATION_DNS_CAPTURE, &redirect.dns_capture, warning);\n", ""),
     # Connections.
     broken("enrolment cuts connections that are open", "without a cause|in its middle", RULES,
            "	if (redirect->existing_connections == EXISTING_CONNECTIONS_KEEP) {", "	if (false) {"),
@@ -62,7 +68,7 @@ PRODUCTS = [
            "is_not(mark_is(REDIRECT_TUNNEL_MARK)), is_not(plain(MATCH_CT_STATUS_DNAT)), plain(RESET_TCP));\n\n	/* the same",
            "is_not(mark_is(REDIRECT_TUNNEL_MARK)), is_not(plain(MATCH_CT_STATUS_DNAT)), accept_it);\n\n	/* the same"),
     # The tunnel.
-    broken("a release sends no Del", "the tunnel has", ORDER,
+    broken("a release sends no Del", "the tunnel has|own port", ORDER,
            "	if (tunnel_delete(pod->mesh->tunnel, pod->uid, &error) < 0)\n		return failed(pod, METRICS_STEP_TUNNEL, &error);\n"
            "	pod->tunnel = POD_TUNNEL_DELETING;\n	return false;",
            "	pod->tunnel = POD_TUNNEL_DELETED;\n	return true;"),
@@ -72,6 +78,11 @@ PRODUCTS = [
     broken("an ADD does not wait for the tunnel", "when its ADD had succeeded", "installer/mesh/arrival.c",
            "	/* The report is checked while the tunnel opens its listeners. */\n	if (!ask_tunnel(arrival))\n		return;",
            "	ask_tunnel(arrival);\n	mesh_arrival_tunnel(arrival, TUNNEL_ACCEPTED, NULL);\n	return;"),
+    broken("a Del goes to the newest tunnel alone", "the tunnel has", "installer/tunnel/server.c",
+           "		if (!is_up(connection))\n			continue;\n		connection_supersede(connection, uid,",
+           "		if (!is_up(connection) || connection != newest(server))\n			continue;\n		connection_supersede(connection, uid,"),
+    broken("a tunnel that becomes the newest again is not told what it missed", "the tunnel does not have it|the tunnel has",
+           "installer/tunnel/server.c", "		other->wants_snapshot_again = true;", "		;"),
     # What is left over.
     broken("an attachment stays after its DEL", "attachments", "plugin/sandbox.c",
            "	if (attachment_remove(run_dir, container_id, interface, error) < 0)\n", "	if (false)\n"),
@@ -81,6 +92,8 @@ PRODUCTS = [
            "installer/mesh/probe_index.c",
            "		struct probe_entry *entry = own_entry(index, owner, &owner->addresses[i]);\n		if (entry)\n			give_up(entry);",
            "		struct probe_entry *entry = probe_index_find(index, &owner->addresses[i]);\n		if (entry)\n			give_up(entry);"),
+    broken("a pod whose end is not known takes its address back", "not probed|the host's sets have|is probed as one", "installer/mesh/probe_index.c",
+           "		    (entry->loser == owner || (entry->owner && entry->owner != owner)))", "		    false)"),
     broken("each change of a pod's rules leaks a descriptor", "descriptors", "installer/mesh/sandbox.c",
            "	sandbox->standing = stage == REDIRECT_STAGE_FULL ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;",
            "	fcntl(2, F_DUPFD_CLOEXEC, 3);\n"
@@ -100,7 +113,7 @@ PRODUCTS = [
     # What others do.
     broken("a pod's rules are not watched", "does not come to rest|goes around the tunnel", "installer/mesh/sandbox.c",
            "	sandbox->is_suspect = true;\n	sandbox->suspicion = drift->kind;", "	return;"),
-    broken("the host's rules are not watched", "not probed|the host's sets have", "installer/mesh/probe_set.c",
+    broken("the host's rules are not watched", "not probed|the host's sets have|the host's rules are not there|a probe goes through", "installer/mesh/probe_set.c",
            "	if (drift->kind != DRIFT_NFTABLES || drift->port == nft_socket_port(set->socket))", "	if (drift)"),
     broken("a late DEL of the sandbox before releases the pod", "no redirects|goes around the tunnel", "installer/mesh/detach.c",
            "					? strcmp(sandbox->container_id, attachment->container_id) == 0",

@@ -132,7 +132,7 @@ class Events:
 
     def pod_goes(self):
         world, pod = self.world, self.random.choice(self.world.live)
-        is_first = self.random.random() < 0.5
+        is_first, is_told = self.random.random() < 0.5, self.random.random() < 0.8
         with self.judge.lock:
             self.judge.touch([pod.record])
             pod.is_gone = True
@@ -143,14 +143,15 @@ class Events:
             sandbox.hide()
 
         def end():
-            world.tear_down(pod, sandbox)
+            world.tear_down(pod, sandbox, is_told)
             if not is_first:
                 sandbox.hide()
         world.in_a_thread(pod, end)
+        told = f"{pod.key} {sandbox.interface}{', its object first' if is_first else ''}{'' if is_told else ', without a DEL'}"
         if not is_first or self.random.random() < 0.5:
-            return f"{pod.key} {sandbox.interface}{', its object first' if is_first else ''}"
+            return told
         pod.thread.join()
-        return f"{pod.key} {sandbox.interface}, its object first, waited for"
+        return f"{told}, waited for"
 
     def pod_ends(self):
         """Its sandbox goes; its object stays, with the address in its status that the next pod may have."""

@@ -18,6 +18,7 @@ import time
 
 from .wire import RST
 
+NODE = {"10.91.0.1", "fd91::1"}
 PROBES = {"169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
 
 
@@ -147,6 +148,9 @@ class Judge:
             if not opens and packet.destination in PROBES:
                 if state == "out":
                     self.violation(f"a pod outside is probed as one of the mesh: {what}")
+                return
+            if state == "in" and not opens and packet.destination in NODE:
+                self.violation(f"a probe goes through the tunnel: {what}")
                 return
             if state == "in" and not packet.marked:
                 self.violation(f"a connection of a pod of the mesh goes around the tunnel: {what}")
