@@ -328,6 +328,7 @@ class Tunnel:
         self._loop = asyncio.new_event_loop()
         self._sock = None
         self._held = False
+        self._kept = []              # descriptors of requests whose answers are delayed
         self._stopping = False
         self._wake = None
 
@@ -412,6 +413,8 @@ class Tunnel:
             with contextlib.suppress(BaseException):
                 self._loop.run_until_complete(task)
         self._loop.close()
+        for descriptor in (descriptor for descriptors in self._kept for descriptor in descriptors):
+            os.close(descriptor)
 
     async def _dial(self):
         wait = 0.02
@@ -512,11 +515,13 @@ class Tunnel:
         if self.delay:
             self._busy = True
             self._watch()
+            self._kept.append(descriptors)
             self._loop.call_later(self.delay, self._delayed, kind, uid, info, descriptors, self._sock)
         else:
             self._answer(kind, uid, info, descriptors)
 
     def _delayed(self, kind, uid, info, descriptors, sock):
+        self._kept.remove(descriptors)
         if sock is not self._sock:
             for descriptor in descriptors:
                 os.close(descriptor)
