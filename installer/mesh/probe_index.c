@@ -31,6 +31,25 @@ static int compare_owners(const void *a, const void *b)
 	return strcmp(((const struct probe_owner *)a)->uid, ((const struct probe_owner *)b)->uid);
 }
 
+void probe_index_unsettle(struct probe_index *index, struct probe_entry *entry)
+{
+	if (entry->is_unsettled)
+		return;
+	entry->is_unsettled = true;
+	LIST_INSERT_HEAD(&index->unsettled, entry, unsettled);
+}
+
+static void unsettle_entry(const void *node, VISIT visit, void *data)
+{
+	if (visit == postorder || visit == leaf)
+		probe_index_unsettle(data, *(struct probe_entry *const *)node);
+}
+
+void probe_index_unsettle_all(struct probe_index *index)
+{
+	twalk_r(index->entries, unsettle_entry, index);
+}
+
 struct probe_entry *probe_index_find(const struct probe_index *index, const struct pod_address *address)
 {
 	const struct probe_entry key = { .address = *address };
@@ -51,6 +70,7 @@ struct probe_entry *probe_index_get(struct probe_index *index, const struct pod_
 		free(entry);
 		return NULL;
 	}
+	probe_index_unsettle(index, entry);
 	return entry;
 }
 
@@ -100,8 +120,6 @@ static bool picks(const struct probe_index *index, enum probe_pick pick, const s
 		return is_wanted && !entry->in_kernel;
 	case PROBE_PICK_UNWANTED:
 		return !is_wanted && entry->in_kernel;
-	case PROBE_PICK_DEAD:
-		return !is_wanted && !entry->in_kernel && !entry->loser;
 	}
 	return true;
 }
@@ -113,11 +131,9 @@ struct walk {
 	bool failed;
 };
 
-static void pick_entry(const void *node, VISIT visit, void *data)
+static void pick_entry(struct walk *walk, struct probe_entry *entry)
 {
-	struct walk *walk = data;
-	struct probe_entry *entry = *(struct probe_entry *const *)node;
-	if ((visit != postorder && visit != leaf) || walk->failed || !picks(walk->index, walk->pick, entry))
+	if (walk->failed || !picks(walk->index, walk->pick, entry))
 		return;
 	struct probe_entry **grown = reallocarray(walk->list.entries, walk->list.count + 1, sizeof *grown);
 	if (!grown) {
@@ -126,6 +142,12 @@ static void pick_entry(const void *node, VISIT visit, void *data)
 	}
 	walk->list.entries = grown;
 	walk->list.entries[walk->list.count++] = entry;
+}
+
+static void pick_node(const void *node, VISIT visit, void *data)
+{
+	if (visit == postorder || visit == leaf)
+		pick_entry(data, *(struct probe_entry *const *)node);
 }
 
 void probe_list_clear(struct probe_list *list)
@@ -137,7 +159,13 @@ void probe_list_clear(struct probe_list *list)
 int probe_index_list(const struct probe_index *index, enum probe_pick pick, struct error *error, struct probe_list *ret_list)
 {
 	struct walk walk = { .index = index, .pick = pick };
-	twalk_r(index->entries, pick_entry, &walk);
+	struct probe_entry *entry;
+	if (pick == PROBE_PICK_MISSING || pick == PROBE_PICK_UNWANTED) {
+		LIST_FOREACH(entry, &index->unsettled, unsettled)
+		pick_entry(&walk, entry);
+	} else {
+		twalk_r(index->entries, pick_node, &walk);
+	}
 	if (walk.failed) {
 		probe_list_clear(&walk.list);
 		return error_set(error, ENOMEM, "cannot change the probe set");
@@ -146,14 +174,20 @@ int probe_index_list(const struct probe_index *index, enum probe_pick pick, stru
 	return 0;
 }
 
-void probe_index_drop_dead(struct probe_index *index)
+void probe_index_settle(struct probe_index *index)
 {
-	cleanup_probe_list struct probe_list dead = { 0 };
-	if (probe_index_list(index, PROBE_PICK_DEAD, NULL, &dead) < 0)
-		return; /* the next time, then */
-	for (size_t i = 0; i < dead.count; i++) {
-		tdelete(dead.entries[i], &index->entries, compare_entries);
-		free(dead.entries[i]);
+	struct probe_entry *next;
+	for (struct probe_entry *entry = LIST_FIRST(&index->unsettled); entry; entry = next) {
+		next = LIST_NEXT(entry, unsettled);
+		bool is_wanted = probe_index_wants(index, entry);
+		if (is_wanted != entry->in_kernel)
+			continue;
+		LIST_REMOVE(entry, unsettled);
+		entry->is_unsettled = false;
+		if (is_wanted || entry->loser)
+			continue;
+		tdelete(entry, &index->entries, compare_entries);
+		free(entry);
 	}
 }
 
@@ -180,17 +214,20 @@ static struct probe_entry *own_entry(const struct probe_index *index, const stru
 	return entry && entry->owner == owner ? entry : NULL;
 }
 
-static void give_up(struct probe_entry *entry)
+static void give_up(struct probe_index *index, struct probe_entry *entry)
 {
+	probe_index_unsettle(index, entry);
 	entry->owner = NULL;
 	entry->is_adopted = false;
 }
 
-static void forget_loser(const struct probe_index *index, const struct probe_owner *owner, const struct pod_address *address)
+static void forget_loser(struct probe_index *index, const struct probe_owner *owner, const struct pod_address *address)
 {
 	struct probe_entry *entry = probe_index_find(index, address);
-	if (entry && entry->loser == owner)
-		entry->loser = NULL;
+	if (!entry || entry->loser != owner)
+		return;
+	entry->loser = NULL;
+	probe_index_unsettle(index, entry);
 }
 
 bool probe_index_give_away(struct probe_index *index, const char *uid, const struct pod_address *address)
@@ -201,7 +238,7 @@ bool probe_index_give_away(struct probe_index *index, const char *uid, const str
 	bool changes = probe_index_wants(index, entry);
 	if (entry->owner)
 		entry->loser = entry->owner;
-	give_up(entry);
+	give_up(index, entry);
 	return changes;
 }
 
@@ -229,7 +266,7 @@ int probe_index_claim(struct probe_index *index, const char *uid, const struct p
 		if (!claims(addresses, count, &owner->addresses[i]))
 			forget_loser(index, owner, &owner->addresses[i]);
 		if (entry && !claims(addresses, count, &entry->address)) {
-			give_up(entry);
+			give_up(index, entry);
 			changes = true;
 		}
 	}
@@ -240,9 +277,12 @@ int probe_index_claim(struct probe_index *index, const char *uid, const struct p
 		if (claims(owner->addresses, owner->addresses_count, &addresses[i]) &&
 		    (entry->loser == owner || (entry->owner && entry->owner != owner)))
 			continue;
-		changes |= entry->owner != owner;
-		entry->owner = owner;
 		entry->loser = NULL;
+		if (entry->owner == owner)
+			continue;
+		entry->owner = owner;
+		probe_index_unsettle(index, entry);
+		changes = true;
 	}
 	free(owner->addresses);
 	owner->addresses = steal_pointer(copy);
@@ -259,7 +299,7 @@ bool probe_index_release(struct probe_index *index, const char *uid)
 	for (size_t i = 0; i < owner->addresses_count; i++) {
 		struct probe_entry *entry = own_entry(index, owner, &owner->addresses[i]);
 		if (entry)
-			give_up(entry);
+			give_up(index, entry);
 		forget_loser(index, owner, &owner->addresses[i]);
 	}
 	tdelete(owner, &index->owners, compare_owners);
@@ -282,16 +322,13 @@ bool probe_index_holds(const struct probe_index *index, const char *uid)
 	return held > 0;
 }
 
-static void look_for_missing(const void *node, VISIT visit, void *data)
-{
-	const struct probe_entry *entry = *(struct probe_entry *const *)node;
-	if ((visit == postorder || visit == leaf) && entry->owner && !entry->in_kernel)
-		*(bool *)data = true;
-}
-
 bool probe_index_is_in_kernel(const struct probe_index *index)
 {
-	bool is_missing = false;
-	twalk_r(index->entries, look_for_missing, &is_missing);
-	return !is_missing;
+	const struct probe_entry *entry;
+	LIST_FOREACH(entry, &index->unsettled, unsettled)
+	{
+		if (entry->owner && !entry->in_kernel)
+			return false;
+	}
+	return true;
 }

@@ -83,6 +83,7 @@ static int look(struct probe_set *set, struct error *error)
 			entry->is_adopted = true;
 		entry->in_kernel = entry->is_seen;
 		entry->is_seen = false;
+		probe_index_unsettle(&set->index, entry);
 	}
 	set->has_table = standing.has_table;
 	set->rules_stand = standing.difference[0] == '\0';
@@ -158,7 +159,7 @@ static int synchronise(struct probe_set *set, struct error *error, char *ret_dif
 	}
 	if (done < 0)
 		return error_wrap(error, "cannot set up probes on the host");
-	probe_index_drop_dead(&set->index);
+	probe_index_settle(&set->index);
 
 	char difference[sizeof set->difference];
 	snprintf(difference, sizeof difference, "%s", set->difference);
@@ -314,6 +315,7 @@ bool probe_set_stands(const struct probe_set *set)
 int probe_set_prune(struct probe_set *set, struct error *error)
 {
 	set->index.is_pruned = true;
+	probe_index_unsettle_all(&set->index);
 	return probe_set_flush(set, error);
 }
 
