@@ -55,6 +55,7 @@ struct mesh_pod {
 	const char *uid; /* metadata.uid; owned */
 	struct mesh *mesh;
 	TAILQ_ENTRY(mesh_pod) all;
+	LIST_ENTRY(mesh_pod) named;
 	TAILQ_ENTRY(mesh_pod) queue;
 	bool is_queued;
 
@@ -128,6 +129,8 @@ struct mesh_namespace {
 };
 
 TAILQ_HEAD(mesh_pods, mesh_pod);
+LIST_HEAD(mesh_named_pods, mesh_pod);
+#define MESH_NAME_BUCKETS 512
 TAILQ_HEAD(mesh_namespaces, mesh_namespace);
 TAILQ_HEAD(mesh_arrivals, mesh_arrival);
 
@@ -145,6 +148,8 @@ struct mesh {
 	struct mesh_pods pods, queue;
 	size_t pods_count;
 	void *pods_by_uid; /* tsearch(3) */
+	/* By a hash of namespace and name, which are not unique: in each bucket the newest first. */
+	struct mesh_named_pods pods_by_name[MESH_NAME_BUCKETS];
 	struct mesh_namespaces namespaces;
 	size_t namespaces_count;
 	void *namespaces_by_name;

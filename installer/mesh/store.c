@@ -37,10 +37,21 @@ static bool is_named(const struct mesh_pod *pod, const char *namespace_name, con
 	return strcmp(pod->name, name) == 0 && strcmp(pod->namespace_name, namespace_name) == 0;
 }
 
+/* FNV-1a. */
+static size_t bucket_of(const char *namespace_name, const char *name)
+{
+	const char *const parts[] = { namespace_name, "/", name };
+	uint32_t hash = 2166136261U;
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+		for (const char *c = parts[i]; *c; c++)
+			hash = (hash ^ (uint8_t)*c) * 16777619U;
+	return hash % MESH_NAME_BUCKETS;
+}
+
 struct mesh_pod *mesh_find_pod_by_name(const struct mesh *mesh, const char *namespace_name, const char *name)
 {
 	struct mesh_pod *pod;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
+	LIST_FOREACH(pod, &mesh->pods_by_name[bucket_of(namespace_name, name)], named)
 	{
 		if (is_named(pod, namespace_name, name))
 			return pod;
@@ -58,7 +69,7 @@ struct mesh_pod *mesh_find_pod_of_sandbox(const struct mesh *mesh, const char *n
 					  const char *uid)
 {
 	struct mesh_pod *pod;
-	TAILQ_FOREACH(pod, &mesh->pods, all)
+	LIST_FOREACH(pod, &mesh->pods_by_name[bucket_of(namespace_name, name)], named)
 	{
 		if (!is_named(pod, namespace_name, name))
 			continue;
@@ -125,6 +136,7 @@ struct mesh_pod *mesh_add_pod(struct mesh *mesh, const char *uid, const char *na
 	}
 	/* The newest first: of two pods of a name, the later one is meant. */
 	TAILQ_INSERT_HEAD(&mesh->pods, pod, all);
+	LIST_INSERT_HEAD(&mesh->pods_by_name[bucket_of(namespace_name, name)], pod, named);
 	mesh->pods_count++;
 	return pod;
 }
@@ -144,6 +156,7 @@ void mesh_forget_pod(struct mesh_pod *pod)
 		event_free(pod->timer);
 	tdelete(pod, &mesh->pods_by_uid, compare_keys);
 	TAILQ_REMOVE(&mesh->pods, pod, all);
+	LIST_REMOVE(pod, named);
 	mesh->pods_count--;
 	pod_free(pod->object);
 	redirect_clear(&pod->wanted);
@@ -223,13 +236,24 @@ static void compare_sandbox(struct mesh_pod *pod, const struct pod *put)
 	pod->sandbox.is_doubted = true;
 }
 
+/* What was remembered may have named it otherwise. */
+static int rename_pod(struct mesh_pod *pod, const char *namespace_name, const char *name)
+{
+	if (is_named(pod, namespace_name, name))
+		return 0;
+	LIST_REMOVE(pod, named);
+	int result = replace_text(&pod->namespace_name, namespace_name) < 0 || replace_text(&pod->name, name) < 0 ? -1 : 0;
+	LIST_INSERT_HEAD(&pod->mesh->pods_by_name[bucket_of(pod->namespace_name, pod->name)], pod, named);
+	return result;
+}
+
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod)
 {
 	struct pod *put = *object;
 	struct mesh_pod *pod = mesh_find_pod(mesh, put->uid);
 	if (!pod)
 		pod = mesh_add_pod(mesh, put->uid, put->namespace_name, put->name, put->service_account);
-	if (!pod || replace_text(&pod->namespace_name, put->namespace_name) < 0 || replace_text(&pod->name, put->name) < 0 ||
+	if (!pod || rename_pod(pod, put->namespace_name, put->name) < 0 ||
 	    replace_text(&pod->service_account, put->service_account) < 0)
 		return error_set(error, ENOMEM, "cannot keep pod %s/%s", put->namespace_name, put->name);
 	mesh->settings.metrics->changes[pod->object ? METRICS_CHANGE_UPDATE : METRICS_CHANGE_ADD]++;
