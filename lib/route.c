@@ -1,4 +1,4 @@
-/* The policy rule and the local route, over libnl. See route.h.
+/* The policy rule and the local route: put there and taken away, over libnl. See route.h.
  *
  * Messages are built with libnl and sent together; the answers are read by us, since libnl turns an errno into numbers of its
  * own and hides those that matter here (ENETDOWN, EACCES). rtnetlink works inside sendmsg(2): when it returns, every answer
@@ -7,12 +7,9 @@
 
 #include <errno.h>
 #include <linux/fib_rules.h>
-#include <linux/if_link.h>
-#include <linux/ipv6.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netlink/attr.h>
-#include <netlink/msg.h>
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 #include <stdio.h>
@@ -21,19 +18,11 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/redirect.h"
+#include "route_parts.h"
 
-#define LOOPBACK_INDEX 1 /* lo is the first device of every namespace */
 #define REQUESTS_MAX 4
-#define MESSAGE_SIZE 256
 
 static const int families[] = { AF_INET, AF_INET6 };
-
-static void cleanup_nl_msgp(struct nl_msg **message)
-{
-	if (*message)
-		nlmsg_free(*message);
-}
-#define cleanup_nl_msg __attribute__((cleanup(cleanup_nl_msgp)))
 
 int route_socket_open(struct error *error, struct nl_sock **ret_socket)
 {
@@ -57,15 +46,39 @@ void route_socket_close(struct nl_sock *socket)
 	nl_socket_free(socket);
 }
 
-/* libnl's own choice is a page, zeroed, for a message of some dozen bytes. NULL: no memory. */
-static struct nl_msg *make_message(int type, int flags)
+struct nl_msg *route_make_message(int type, int flags)
 {
-	struct nl_msg *message = nlmsg_alloc_size(MESSAGE_SIZE);
+	struct nl_msg *message = nlmsg_alloc_size(ROUTE_MESSAGE_SIZE);
 	if (message && !nlmsg_put(message, NL_AUTO_PORT, NL_AUTO_SEQ, type, 0, flags)) {
 		nlmsg_free(message);
 		return NULL;
 	}
 	return message;
+}
+
+/* What is left of an answer: the kernel makes no new dump before the last one is read (EBUSY). errno is kept. */
+static void drop_answers(struct nl_sock *socket)
+{
+	char buffer[8192];
+	int saved = errno;
+	while (recv(nl_socket_get_fd(socket), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
+		;
+	errno = saved;
+}
+
+ssize_t route_receive(struct nl_sock *socket, char *buffer, size_t size)
+{
+	ssize_t received;
+	do
+		received = recv(nl_socket_get_fd(socket), buffer, size, MSG_TRUNC);
+	while (received < 0 && errno == EINTR);
+	if (received > (ssize_t)size) {
+		errno = EMSGSIZE;
+		received = -1;
+	}
+	if (received < 0)
+		drop_answers(socket);
+	return received;
 }
 
 /* One thing that is added or removed: what it is in a message, and what came of it. */
@@ -102,7 +115,7 @@ static int add_rule_request(struct requests *requests, int family, int type, int
 	static const char *const names[] = { "IPv4 rule fwmark 0x111/0xfff lookup 100",
 					     "IPv6 rule fwmark 0x111/0xfff lookup 100" };
 	struct fib_rule_hdr header = { .family = (uint8_t)family, .action = FR_ACT_TO_TBL, .table = REDIRECT_ROUTE_TABLE };
-	cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
+	cleanup_nl_msg struct nl_msg *message = route_make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0 ||
 	    nla_put_u32(message, FRA_PRIORITY, REDIRECT_RULE_PREFERENCE) < 0 ||
 	    nla_put_u32(message, FRA_FWMARK, REDIRECT_CONNECTION_MARK) < 0 ||
@@ -124,9 +137,10 @@ static int add_route_request(struct requests *requests, int family, int type, in
 		.rtm_scope = RT_SCOPE_HOST,
 		.rtm_type = RTN_LOCAL,
 	};
-	cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
+	cleanup_nl_msg struct nl_msg *message = route_make_message(type, NLM_F_REQUEST | NLM_F_ACK | flags);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0 ||
-	    nla_put_u32(message, RTA_OIF, LOOPBACK_INDEX) < 0 || (metric && nla_put_u32(message, RTA_PRIORITY, metric) < 0))
+	    nla_put_u32(message, RTA_OIF, ROUTE_LOOPBACK_INDEX) < 0 ||
+	    (metric && nla_put_u32(message, RTA_PRIORITY, metric) < 0))
 		return error_set(error, ENOMEM, "cannot build the route");
 	return keep_request(requests, &message, names[family == AF_INET6], family);
 }
@@ -135,51 +149,24 @@ static int add_route_request(struct requests *requests, int family, int type, in
 static int add_loopback_request(struct requests *requests, struct error *error)
 {
 	struct ifinfomsg header = {
-		.ifi_family = AF_UNSPEC, .ifi_index = LOOPBACK_INDEX, .ifi_flags = IFF_UP, .ifi_change = IFF_UP
+		.ifi_family = AF_UNSPEC, .ifi_index = ROUTE_LOOPBACK_INDEX, .ifi_flags = IFF_UP, .ifi_change = IFF_UP
 	};
-	cleanup_nl_msg struct nl_msg *message = make_message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
+	cleanup_nl_msg struct nl_msg *message = route_make_message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
 	if (!message || nlmsg_append(message, &header, sizeof header, NLMSG_ALIGNTO) < 0)
 		return error_set(error, ENOMEM, "cannot build the request that brings lo up");
 	return keep_request(requests, &message, "bringing lo up", AF_UNSPEC);
 }
 
-/* What is left of an answer: the kernel makes no new dump before the last one is read (EBUSY). errno is kept. */
-static void drop_answers(struct nl_sock *socket)
-{
-	char buffer[8192];
-	int saved = errno;
-	while (recv(nl_socket_get_fd(socket), buffer, sizeof buffer, MSG_DONTWAIT) > 0)
-		;
-	errno = saved;
-}
-
-/* Receives one datagram. One that does not fit is an error (EMSGSIZE): half an answer would pass for a whole one. After an
- * error the socket can be used again. */
-static ssize_t receive(struct nl_sock *socket, char *buffer, size_t size)
-{
-	ssize_t received;
-	do
-		received = recv(nl_socket_get_fd(socket), buffer, size, MSG_TRUNC);
-	while (received < 0 && errno == EINTR);
-	if (received > (ssize_t)size) {
-		errno = EMSGSIZE;
-		received = -1;
-	}
-	if (received < 0)
-		drop_answers(socket);
-	return received;
-}
-
 /* Sends all requests in one packet and fills in what came of each. */
 static int send_requests(struct nl_sock *socket, struct requests *requests, struct error *error)
 {
-	char buffer[REQUESTS_MAX * MESSAGE_SIZE];
+	char buffer[REQUESTS_MAX * ROUTE_MESSAGE_SIZE];
 	size_t length = 0, answered = 0;
 	for (size_t i = 0; i < requests->count; i++) {
 		struct nlmsghdr *header = nlmsg_hdr(requests->items[i].message);
 		header->nlmsg_seq = nl_socket_use_seq(socket);
 		header->nlmsg_pid = nl_socket_get_local_port(socket);
-		if (header->nlmsg_len > MESSAGE_SIZE)
+		if (header->nlmsg_len > ROUTE_MESSAGE_SIZE)
 			return error_set(error, EMSGSIZE, "cannot build %s", requests->items[i].what);
 		memset(buffer + length, 0, NLMSG_ALIGN(header->nlmsg_len));
 		memcpy(buffer + length, header, header->nlmsg_len);
@@ -190,7 +177,7 @@ static int send_requests(struct nl_sock *socket, struct requests *requests, stru
 
 	while (answered < requests->count) {
 		char answers[8192];
-		ssize_t received = receive(socket, answers, sizeof answers);
+		ssize_t received = route_receive(socket, answers, sizeof answers);
 		if (received < 0)
 			return error_set(error, errno, "cannot read the kernel's answer about routes");
 		int left = (int)received;
@@ -210,175 +197,10 @@ static int send_requests(struct nl_sock *socket, struct requests *requests, stru
 	return 0;
 }
 
-static bool is_ipv6_missing(int number)
+bool route_ipv6_is_missing(int number)
 {
 	/* Absent altogether, or (EACCES) disabled on all interfaces or on lo. */
 	return number == EAFNOSUPPORT || number == EOPNOTSUPP || number == EACCES || number == EPFNOSUPPORT;
-}
-
-/* One question about a whole table of the kernel. */
-static int dump(struct nl_sock *socket, int type, int family, int (*look)(const struct nlmsghdr *, void *), void *data)
-{
-	struct rtgenmsg header = { .rtgen_family = (uint8_t)family };
-	char body[sizeof(struct rtmsg)] = { 0 };
-	memcpy(body, &header, sizeof header);
-	for (int attempt = 0; attempt < 16; attempt++) {
-		cleanup_nl_msg struct nl_msg *message = make_message(type, NLM_F_REQUEST | NLM_F_DUMP);
-		if (!message || nlmsg_append(message, body, sizeof body, NLMSG_ALIGNTO) < 0)
-			return -ENOMEM;
-		struct nlmsghdr *request = nlmsg_hdr(message);
-		request->nlmsg_seq = nl_socket_use_seq(socket);
-		request->nlmsg_pid = nl_socket_get_local_port(socket);
-		if (nl_sendto(socket, request, request->nlmsg_len) < 0)
-			return -errno;
-		bool done = false, interrupted = false;
-		int failed = 0;
-		look(NULL, data);
-		while (!done) {
-			char buffer[32768];
-			ssize_t received = receive(socket, buffer, sizeof buffer);
-			if (received < 0)
-				return -errno;
-			int left = (int)received;
-			for (struct nlmsghdr *answer = (struct nlmsghdr *)buffer; nlmsg_ok(answer, left);
-			     answer = nlmsg_next(answer, &left)) {
-				if (answer->nlmsg_seq != request->nlmsg_seq)
-					continue;
-				interrupted |= answer->nlmsg_flags & NLM_F_DUMP_INTR;
-				if (answer->nlmsg_type == NLMSG_DONE) {
-					/* A dump that failed ends with its error: of a family that the kernel lacks, say. */
-					if (nlmsg_valid_hdr(answer, sizeof(int)))
-						failed = *(const int *)nlmsg_data(answer);
-					done = true;
-				} else if (answer->nlmsg_type == NLMSG_ERROR) {
-					failed = ((const struct nlmsgerr *)nlmsg_data(answer))->error;
-					done = true;
-				} else {
-					look(answer, data);
-				}
-			}
-		}
-		if (failed)
-			return failed;
-		if (!interrupted)
-			return 0;
-	}
-	return -EINTR;
-}
-
-struct rule_count {
-	int family;
-	size_t ours;  /* as it should be; a second one (another agent's) does no harm */
-	size_t other; /* at our preference, for our table, but with other selectors */
-};
-
-static int count_rule(const struct nlmsghdr *header, void *data)
-{
-	struct rule_count *count = data;
-	if (!header) {
-		count->ours = count->other = 0;
-		return 0;
-	}
-	const struct fib_rule_hdr *rule = nlmsg_data(header);
-	struct nlattr *attributes[FRA_MAX + 1];
-	if (header->nlmsg_type != RTM_NEWRULE || !nlmsg_valid_hdr(header, sizeof *rule) || rule->family != count->family ||
-	    nlmsg_parse((struct nlmsghdr *)header, sizeof *rule, attributes, FRA_MAX, NULL) < 0)
-		return 0;
-	uint32_t table = attributes[FRA_TABLE] ? nla_get_u32(attributes[FRA_TABLE]) : rule->table;
-	if (table != REDIRECT_ROUTE_TABLE || !attributes[FRA_PRIORITY] ||
-	    nla_get_u32(attributes[FRA_PRIORITY]) != REDIRECT_RULE_PREFERENCE)
-		return 0;
-	bool is_ours = rule->action == FR_ACT_TO_TBL && attributes[FRA_FWMARK] && attributes[FRA_FWMASK] &&
-		       nla_get_u32(attributes[FRA_FWMARK]) == REDIRECT_CONNECTION_MARK &&
-		       nla_get_u32(attributes[FRA_FWMASK]) == REDIRECT_MARK_MASK && rule->src_len == 0 && rule->dst_len == 0 &&
-		       rule->tos == 0 && !(rule->flags & FIB_RULE_INVERT) && !attributes[FRA_IIFNAME] &&
-		       !attributes[FRA_OIFNAME] && !attributes[FRA_UID_RANGE] && !attributes[FRA_SPORT_RANGE] &&
-		       !attributes[FRA_DPORT_RANGE];
-	if (is_ours)
-		count->ours++;
-	else
-		count->other++;
-	return 0;
-}
-
-struct route_count {
-	int family;
-	size_t ours;
-	size_t other_defaults; /* somebody else's default route in our table */
-};
-
-static int count_route(const struct nlmsghdr *header, void *data)
-{
-	struct route_count *count = data;
-	if (!header) {
-		count->ours = count->other_defaults = 0;
-		return 0;
-	}
-	const struct rtmsg *route = nlmsg_data(header);
-	struct nlattr *attributes[RTA_MAX + 1];
-	if (header->nlmsg_type != RTM_NEWROUTE || !nlmsg_valid_hdr(header, sizeof *route) ||
-	    route->rtm_family != count->family ||
-	    nlmsg_parse((struct nlmsghdr *)header, sizeof *route, attributes, RTA_MAX, NULL) < 0)
-		return 0;
-	uint32_t table = attributes[RTA_TABLE] ? nla_get_u32(attributes[RTA_TABLE]) : route->rtm_table;
-	if (table != REDIRECT_ROUTE_TABLE || route->rtm_dst_len != 0)
-		return 0;
-	bool is_ours = route->rtm_type == RTN_LOCAL && attributes[RTA_OIF] &&
-		       nla_get_u32(attributes[RTA_OIF]) == LOOPBACK_INDEX && route->rtm_tos == 0 && !attributes[RTA_GATEWAY];
-	if (is_ours)
-		count->ours++;
-	else
-		count->other_defaults++;
-	return 0;
-}
-
-/* Whether lo can carry IPv6: without it no local route can stand there. */
-static int look_at_loopback(const struct nlmsghdr *header, void *data)
-{
-	bool *has_ipv6 = data;
-	if (!header) {
-		*has_ipv6 = false;
-		return 0;
-	}
-	const struct ifinfomsg *link = nlmsg_data(header);
-	struct nlattr *attributes[IFLA_MAX + 1], *of_family[AF_MAX + 1], *inet6[IFLA_INET6_MAX + 1];
-	if (header->nlmsg_type != RTM_NEWLINK || !nlmsg_valid_hdr(header, sizeof *link) || link->ifi_index != LOOPBACK_INDEX ||
-	    nlmsg_parse((struct nlmsghdr *)header, sizeof *link, attributes, IFLA_MAX, NULL) < 0 || !attributes[IFLA_AF_SPEC] ||
-	    nla_parse_nested(of_family, AF_MAX, attributes[IFLA_AF_SPEC], NULL) < 0 || !of_family[AF_INET6] ||
-	    nla_parse_nested(inet6, IFLA_INET6_MAX, of_family[AF_INET6], NULL) < 0 || !inet6[IFLA_INET6_CONF])
-		return 0;
-	const int32_t *settings = nla_data(inet6[IFLA_INET6_CONF]);
-	size_t count = (size_t)nla_len(inet6[IFLA_INET6_CONF]) / sizeof *settings;
-	*has_ipv6 = count > DEVCONF_DISABLE_IPV6 && settings[DEVCONF_DISABLE_IPV6] == 0;
-	return 0;
-}
-
-static int verify_family(struct nl_sock *socket, int family, struct error *error, char *difference, size_t size)
-{
-	const char *name = family == AF_INET ? "IPv4" : "IPv6";
-	struct rule_count rules = { .family = family };
-	struct route_count routes = { .family = family };
-	int failed = dump(socket, RTM_GETRULE, family, count_rule, &rules);
-	if (failed && family == AF_INET6 && is_ipv6_missing(-failed))
-		return 0;
-	if (failed)
-		return error_set(error, -failed, "cannot read the %s policy rules", name);
-	failed = dump(socket, RTM_GETROUTE, family, count_route, &routes);
-	if (failed)
-		return error_set(error, -failed, "cannot read the %s routes", name);
-
-	if (rules.ours == 0)
-		snprintf(difference, size, "the %s rule fwmark 0x111/0xfff lookup 100 (preference %d) is %s", name,
-			 REDIRECT_RULE_PREFERENCE, rules.other ? "there with other selectors" : "missing");
-	else if (routes.ours == 0) {
-		bool can_stand = true;
-		if (family == AF_INET6 && (failed = dump(socket, RTM_GETLINK, AF_UNSPEC, look_at_loopback, &can_stand)) != 0)
-			return error_set(error, -failed, "cannot look at lo");
-		if (can_stand)
-			snprintf(difference, size, "the %s route local default dev lo table 100 is missing%s", name,
-				 routes.other_defaults ? ", another default route stands there" : "");
-	}
-	return 0;
 }
 
 /* Takes from the list what is done or need not be; the rest are failures. */
@@ -397,7 +219,7 @@ static void keep_failures(struct requests *requests, bool (*is_fine)(const struc
 static bool is_added(const struct request *request)
 {
 	return request->number == 0 || request->number == EEXIST ||
-	       (request->family == AF_INET6 && is_ipv6_missing(request->number));
+	       (request->family == AF_INET6 && route_ipv6_is_missing(request->number));
 }
 
 /* What the kernel did of the requests, which were made for each family in turn: rule, route. */
@@ -468,7 +290,7 @@ static bool is_removed(const struct request *request)
 {
 	/* ENOENT: no such rule; ESRCH: no such route; ENODEV: no lo; the rest: no such family. */
 	return request->number == 0 || request->number == ENOENT || request->number == ESRCH || request->number == ENODEV ||
-	       (request->family == AF_INET6 && is_ipv6_missing(request->number));
+	       (request->family == AF_INET6 && route_ipv6_is_missing(request->number));
 }
 
 int route_take_back(struct nl_sock *socket, const struct route_added *added, struct error *error)
@@ -494,23 +316,11 @@ int route_remove(struct nl_sock *socket, struct error *error)
 	return route_take_back(socket, &everything, error);
 }
 
-/* The kernel tells of an IPv4 route's end before it takes it away (fib_table_delete), and a dump waits for nobody: who looks
- * when told sees it still. Removing a route takes its turn behind that; one of this metric nobody has (ESRCH). */
-static int await_changes(struct nl_sock *socket, struct error *error)
+/* Removing a route takes its turn behind changes that are under way; one of this metric nobody has (ESRCH). */
+int route_await_changes(struct nl_sock *socket, struct error *error)
 {
 	cleanup_requests struct requests requests = { 0 };
 	if (add_route_request(&requests, AF_INET, RTM_DELROUTE, 0, UINT32_MAX, error) < 0)
 		return -1;
 	return send_requests(socket, &requests, error);
-}
-
-int route_verify(struct nl_sock *socket, bool ipv6, struct error *error, char *ret_difference, size_t size)
-{
-	char difference[256] = "";
-	if (await_changes(socket, error) < 0 || verify_family(socket, AF_INET, error, difference, sizeof difference) < 0)
-		return -1;
-	if (ipv6 && difference[0] == '\0' && verify_family(socket, AF_INET6, error, difference, sizeof difference) < 0)
-		return -1;
-	snprintf(ret_difference, size, "%s", difference);
-	return 0;
 }

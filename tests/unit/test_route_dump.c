@@ -2,7 +2,7 @@
  * rules at all stands for a kernel without IPv6. */
 #include "tests/unit/cmocka_headers.h"
 
-#include "lib/route.c" // NOLINT(bugprone-suspicious-include)
+#include "lib/route_verify.c" // NOLINT(bugprone-suspicious-include)
 
 static int look_at_nothing(const struct nlmsghdr *header, void *data)
 {
@@ -18,7 +18,7 @@ static void a_family_that_the_kernel_lacks_is_told_from_one_without_rules(void *
 	assert_int_equal(route_socket_open(NULL, &socket), 0);
 	assert_int_equal(dump(socket, RTM_GETRULE, AF_INET, look_at_nothing, NULL), 0);
 	int failed = dump(socket, RTM_GETRULE, AF_APPLETALK, look_at_nothing, NULL);
-	assert_true(is_ipv6_missing(-failed));
+	assert_true(route_ipv6_is_missing(-failed));
 	/* The socket is good for the next. */
 	assert_int_equal(dump(socket, RTM_GETRULE, AF_INET, look_at_nothing, NULL), 0);
 	route_socket_close(socket);
