@@ -230,6 +230,7 @@ class Events:
     def state_is_corrupted(self):
         name = self.random.choice(["enrolled.json", "outside.json", "attachments"])
         content = self.random.choice(["", "{", "[]", '{"version":1}', "\0\0\0", None])
+        self.world_changes()
         paths = [self.world.run_dir / name]
         if name == "attachments":
             paths = sorted(paths[0].glob("*.json"))[:2] if paths[0].exists() else []
@@ -383,6 +384,6 @@ class Events:
             self.tunnel_starts()
         self.tunnel_is_slow(0)
         while len(self.world.tunnels_up) > 1:
-            self.tunnel_leaves(0)
+            self.tunnel_leaves()
         self.tunnel_takes_again()
         self.world_changes()

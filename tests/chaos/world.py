@@ -369,6 +369,8 @@ class World(ClusterNode):
                     break
                 if not isinstance(answer, dict) or answer.get("code") not in ((11, TUNNEL_REFUSED) if pod.was_refused else (11,)):
                     self.judge.counts["ADDs with another error"] += 1
+                    if generation == pod.record.generation and touched == self.touched:
+                        self.judge.violation(f"{pod.record.name}: its ADD failed, though nothing had been done: {answer}")
                     if self.judge.counts["ADDs with another error"] > 20:
                         raise AssertionError(f"{sandbox.interface} {sandbox.is_closed} {sandbox.holder.poll()} {answer}")
                 if self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)[0] == 0:
