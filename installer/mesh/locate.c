@@ -83,18 +83,24 @@ static void hold_named(struct mesh_pod *pod, const char *path)
 		pod->sandbox.netns_path = strdup(path);
 }
 
+static bool is_reported_elsewhere(const struct mesh_pod *pod)
+{
+	return pod->sandbox.is_doubted && pod->object && pod->object->addresses_count > 0;
+}
+
 /* Where the reported addresses are is known now: in another namespace, or in this one, which has got them meanwhile. */
 static void settle_doubt(struct mesh_pod *pod, const struct finder_wish *found)
 {
 	if (netns_id_equal(found->id, pod->sandbox.id)) {
 		pod->sandbox.is_doubted = false;
 		pod->sandbox.addresses_count = 0;
-		return;
+	} else {
+		mesh_log(pod, LOG_LEVEL_INFO, "namespace", "the pod has another sandbox by now, which no ADD told of");
+		mesh_leave_sandbox(pod);
+		pod->is_remembered = false;
 	}
-	mesh_log(pod, LOG_LEVEL_INFO, "namespace", "the pod has another sandbox by now, which no ADD told of");
-	mesh_leave_sandbox(pod);
-	pod->is_remembered = false;
-	hold(pod, found->netns);
+	if (!sandbox_is_held(&pod->sandbox))
+		hold(pod, found->netns);
 	mesh_remember_enrolled(pod->mesh);
 }
 
@@ -114,7 +120,7 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 	for (size_t i = 0; i < count; i++) {
 		wishes[i] = (struct finder_wish){ .uid = cgroup_uid(pods[i]), .netns = -1 };
 		wishes[i].addresses = mesh_pod_addresses(pods[i], &wishes[i].addresses_count);
-		if (sandbox_is_held(&pods[i]->sandbox)) {
+		if (is_reported_elsewhere(pods[i])) {
 			wishes[i].addresses = pods[i]->object->addresses;
 			wishes[i].addresses_count = pods[i]->object->addresses_count;
 		}
@@ -123,7 +129,7 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 	for (size_t i = 0; i < count; i++) {
 		struct mesh_pod *pod = pods[i];
 		if (result == 0 && wishes[i].result == FINDER_FOUND) {
-			if (sandbox_is_held(&pod->sandbox))
+			if (is_reported_elsewhere(pod))
 				settle_doubt(pod, &wishes[i]);
 			else
 				hold(pod, wishes[i].netns);
@@ -143,12 +149,12 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 	}
 }
 
-static bool is_of_interest(const struct sandbox *sandbox)
+static bool is_of_interest(const struct mesh_pod *pod)
 {
-	if (sandbox_is_held(sandbox))
-		return sandbox->is_doubted;
+	if (sandbox_is_held(&pod->sandbox))
+		return is_reported_elsewhere(pod);
 	/* What is remembered is opened first. */
-	return !sandbox->is_doubted || !sandbox->netns_path;
+	return !pod->sandbox.is_doubted || !pod->sandbox.netns_path;
 }
 
 void mesh_locate(evutil_socket_t fd, short what, void *data)
@@ -166,7 +172,7 @@ void mesh_locate(evutil_socket_t fd, short what, void *data)
 		if (!pod->is_to_be_located)
 			continue;
 		pod->is_to_be_located = false;
-		if (pod->arrival || !can_be_located(pod) || !is_of_interest(&pod->sandbox))
+		if (pod->arrival || !can_be_located(pod) || !is_of_interest(pod))
 			continue;
 		if (named_path(pod)) {
 			hold_named(pod, named_path(pod));

@@ -370,18 +370,20 @@ def test_an_uninstallation_that_takes_its_time(new_cluster, tmp_path):
     assert pod.annotation() is None
 
 
-@pytest.mark.parametrize("order", ["DEL first", "DEL late", "no DEL", "no DEL of one that was found", "no DEL, agent away"])
+@pytest.mark.parametrize("order", ["DEL first", "DEL late", "no DEL", "no DEL of one that was found", "no DEL, agent away",
+                                   "no DEL of one that was found, agent away"])
 def test_a_sandbox_made_anew_without_an_add(cluster, order):
     """The primary CNI had just rewritten the chain without us: the new sandbox is found like any pod that runs."""
     runtime = Runtime(cluster)
     cluster.join()
     old = cluster.pod(starts=True, name="cart")
-    if order != "no DEL of one that was found":
+    if "found" not in order:
         runtime.add(old)
     old.starts = False
     old.show()
     cluster.enabled([old])
-    if order == "no DEL, agent away":
+    if "agent away" in order:
+        eventually(lambda: cluster.enrolled() == {old.uid})
         cluster.kill()
     shutil.rmtree(cluster.proc / str(old.holder.pid))
     if order == "DEL first":
@@ -394,7 +396,7 @@ def test_a_sandbox_made_anew_without_an_add(cluster, order):
         eventually(lambda: cluster.api.get("pods", "shop", "cart")["status"]["podIP"] == new.address)
         time.sleep(0.3)
         runtime.delete(old)
-    if order == "no DEL, agent away":
+    if "agent away" in order:
         cluster.start()
     new.enter()
     cluster.enabled([new])
