@@ -290,10 +290,12 @@ $(BUILD)/tidy/%.ok: %.c .clang-tidy | $(BUILD)/version.h $(patsubst %.proto,$(BU
 	clang-tidy --quiet $< -- $(CPPFLAGS) -std=gnu17 >$@.log 2>&1 || { cat $@.log; exit 1; }
 	@touch $@
 
+# PODS: the agent alone, with so many pods.
 .PHONY: bench
-bench: deps ## measure against floors of the same run (BENCH_ARGUMENTS=SECTION: one alone); see docs/performance.md
+bench: deps ## measure against floors of the same run (BENCH_ARGUMENTS=SECTION, PODS=2000: that alone); see docs/performance.md
 	@$(MAKE) -s all static $(BENCH_PROGRAMS)
-	@AMBIENT_BUILD=$(abspath $(BUILD)) tests/bench/run $(BENCH_ARGUMENTS)
+	@$(if $(PODS),BENCH_PODS='$(PODS)') AMBIENT_BUILD=$(abspath $(BUILD)) tests/bench/run \
+		$(or $(BENCH_ARGUMENTS),$(if $(PODS),agent))
 
 .PHONY: static
 static: ## both programs without any shared library, in build/static (a Debian 13 root, made once and kept in a cache)

@@ -5,10 +5,12 @@
  *     flips PODS TIMES ADDS SAVES
  *
  * PODS pods, in a namespace that enters the mesh and leaves it TIMES times and then stays in; then ADDS more pods come by an
- * ADD each, as the plugin would bring them, while the others stand; then what is remembered is saved SAVES times. The agent
- * saves by the clock, which would make the counts vary: the linker leaves it out elsewhere (BENCH_WRAPS in the Makefile). All
- * of it in namespaces of its own. */
+ * ADD each, as the plugin would bring them, while the others stand; then what is remembered is saved SAVES times. Printed is
+ * how many bytes of the heap were in use when the PODS pods were in and nothing was under way. The agent saves by the clock,
+ * which would make the counts vary: the linker leaves it out elsewhere (BENCH_WRAPS in the Makefile). All of it in namespaces
+ * of its own. */
 #include <event2/event.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -276,6 +278,7 @@ int main(int argc, char **argv)
 		label(&bed, false);
 		wait_until_all_are(&bed, MESH_STATE_NONE);
 	}
+	printf("%zu\n", mallinfo2().uordblks);
 	for (int number = 1; number <= adds; number++)
 		add(&bed, pods + number);
 	for (int number = 0; number < saves; number++) {
