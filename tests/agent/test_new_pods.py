@@ -316,6 +316,27 @@ def test_adds_of_one_sandbox_of_which_the_first_fails(node, runtime, end):
     assert pod.is_in()
 
 
+def test_the_label_goes_while_adds_of_one_sandbox_wait(node, runtime):
+    """The first was decided by it; for the others, when it is their turn, the pod is outside, and stays as the first made it until it
+    is released like any pod that runs."""
+    node.join()
+    pod = node.pod(starts=True)
+    node.tunnel.hold(True)
+    processes = [runtime.start("ADD", pod)]
+    eventually(pod.redirects)
+    processes += [runtime.start("ADD", pod) for _ in range(3)]
+    time.sleep(0.2)
+    node.leave()
+    time.sleep(0.2)
+    node.tunnel.hold(False)
+    assert [runtime.finish(process)[0] for process in processes] == [0] * 4
+    pod.exit()
+    node.join()
+    pod.enter()
+    runtime.delete(pod)
+    pod.exit()
+
+
 def test_an_add_of_a_newer_sandbox_ends_the_older_ones(node, runtime):
     """The kubelet gave the first up and made the pod's sandbox anew while its plugin was still waiting."""
     node.join()
