@@ -38,14 +38,16 @@ static bool is_named(const struct mesh_pod *pod, const char *namespace_name, con
 }
 
 /* FNV-1a. */
+static uint32_t hash_on(uint32_t hash, const char *text)
+{
+	for (; *text; text++)
+		hash = (hash ^ (uint8_t)*text) * 16777619U;
+	return hash;
+}
+
 static size_t bucket_of(const char *namespace_name, const char *name)
 {
-	const char *const parts[] = { namespace_name, "/", name };
-	uint32_t hash = 2166136261U;
-	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-		for (const char *c = parts[i]; *c; c++)
-			hash = (hash ^ (uint8_t)*c) * 16777619U;
-	return hash % MESH_NAME_BUCKETS;
+	return hash_on(hash_on(hash_on(2166136261U, namespace_name), "/"), name) % MESH_NAME_BUCKETS;
 }
 
 struct mesh_pod *mesh_find_pod_by_name(const struct mesh *mesh, const char *namespace_name, const char *name)
