@@ -166,6 +166,26 @@ static void step_annotation(struct mesh_pod *pod)
 	}
 }
 
+static bool step_forget_in_tunnel(struct mesh_pod *pod)
+{
+	struct error error = { 0 };
+	switch (pod->tunnel) {
+	case POD_TUNNEL_UNKNOWN: /* the next snapshot does not name it */
+	case POD_TUNNEL_DELETED:
+		return true;
+	case POD_TUNNEL_DELETING:
+		return false;
+	default:
+		break;
+	}
+	if (!may_try(pod, METRICS_STEP_TUNNEL))
+		return false;
+	if (tunnel_delete(pod->mesh->tunnel, pod->uid, &error) < 0)
+		return failed(pod, METRICS_STEP_TUNNEL, &error);
+	pod->tunnel = POD_TUNNEL_DELETING;
+	return false;
+}
+
 static void enrol(struct mesh_pod *pod)
 {
 	if (pod->is_releasing) {
@@ -179,8 +199,12 @@ static void enrol(struct mesh_pod *pod)
 	if (!pod->is_enrolled && pod->began == 0)
 		pod->began = clock_seconds();
 	if (!step_namespace(pod)) {
+		if (pod->is_torn_down) {
+			step_forget_in_tunnel(pod);
+			return;
+		}
 		/* What was remembered and is not found yet has its rules, as far as we know. */
-		if (pod->is_torn_down || pod->is_remembered || !pod->mesh->is_kernel_seen)
+		if (pod->is_remembered || !pod->mesh->is_kernel_seen)
 			return;
 		step_annotation(pod);
 		return;
@@ -228,26 +252,6 @@ static bool step_drain(struct mesh_pod *pod)
 			 most, carried.connections);
 	pod->is_drained = true;
 	return true;
-}
-
-static bool step_forget_in_tunnel(struct mesh_pod *pod)
-{
-	struct error error = { 0 };
-	switch (pod->tunnel) {
-	case POD_TUNNEL_UNKNOWN: /* the next snapshot does not name it */
-	case POD_TUNNEL_DELETED:
-		return true;
-	case POD_TUNNEL_DELETING:
-		return false;
-	default:
-		break;
-	}
-	if (!may_try(pod, METRICS_STEP_TUNNEL))
-		return false;
-	if (tunnel_delete(pod->mesh->tunnel, pod->uid, &error) < 0)
-		return failed(pod, METRICS_STEP_TUNNEL, &error);
-	pod->tunnel = POD_TUNNEL_DELETING;
-	return false;
 }
 
 void mesh_begin_anew(struct mesh_pod *pod)
