@@ -68,6 +68,10 @@ static void prune(struct mesh *mesh)
 	struct error error = { 0 };
 	if (mesh->is_pruned || !mesh->is_kernel_seen || !mesh_is_listed(mesh) || mesh->is_stopped)
 		return;
+	/* What the predecessor brought in since we read its state is no leftover. */
+	mesh_recall_late(mesh);
+	if (!TAILQ_EMPTY(&mesh->queue))
+		return;
 	if (mesh_probes_prune(mesh, &error) < 0) {
 		/* The next turn tries again. */
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "what an earlier run left on the host stays for now: %s",

@@ -8,6 +8,7 @@ import pytest
 
 from .cluster import DAEMON_SET, SYSTEM
 from .cni import Runtime
+from .netlink import Changes
 from .node import PLUGIN, eventually
 
 
@@ -423,3 +424,29 @@ def test_what_is_reported_of_an_older_sandbox_does_not_count(cluster):
     new.show(seen="now")
     time.sleep(0.3)
     assert new.is_in() and "which no ADD told of" not in cluster.log()
+
+
+def test_a_pod_of_the_predecessors_last_moment_is_probed_all_the_time(cluster):
+    """The successor has read what is remembered when its predecessor answers one more ADD; the kubelet has not told the address yet.
+    Nothing of the pod is taken for a leftover, not even for a moment."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    pod = cluster.pod(starts=True)
+    runtime.add(pod)
+    cluster.tunnel.stop()
+    cluster.kill()
+    cluster.stop_api()
+    aside = cluster.folder / "aside"
+    (cluster.run_dir / "attachments").rename(aside)
+    (cluster.run_dir / "enrolled.json").unlink(missing_ok=True)
+    cluster.start(wait=False)
+    cluster.log_has("cannot watch pods")
+    shutil.rmtree(cluster.run_dir / "attachments", ignore_errors=True)
+    aside.rename(cluster.run_dir / "attachments")
+    with Changes(cluster.host) as changes:
+        cluster.start_api()
+        cluster.log_has("listed ")
+        time.sleep(0.5)
+    assert not changes.times and pod.is_probed()
+    cluster.connect()
+    pod.enter()
