@@ -19,6 +19,7 @@ import time
 from .wire import RST
 
 NODE = {"10.91.0.1", "fd91::1"}
+KERNEL_REMEMBERS = 130  # seconds, a flow of UDP that was answered (nf_conntrack_udp_timeout_stream)
 PROBES = {"169.254.7.127", "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
 
 
@@ -79,6 +80,7 @@ class Judge:
         self.lock = threading.RLock()
         self.records = {}      # interface on the host: Record
         self.pods = {}         # key of a pod: the Record of its sandbox
+        self.asked_from = {}   # (address, port) that a name server was asked from: when
         self.carried = set()   # (address, port) of who opened a connection that a tunnel took
         self.violations = []
         self.counts = collections.Counter()
@@ -190,6 +192,10 @@ class Judge:
         since, until = report["asked"], report["at"]
         wanted, states = record.asks_between(since, until), record.states_between(since, until)
         self.counts[f"names asked, {report['answered']} answered"] += 1
+        source = tuple(report["source"] or ())
+        is_again, self.asked_from[source] = since - self.asked_from.get(source, 0) < KERNEL_REMEMBERS, since
+        if is_again and report["answered"]:  # by chance: it belongs to the flow that was there before
+            return
         if record.has_cause(("edited", "tunnel"), since, until) and states != {"out"}:
             return
         if report["answered"] is None or (len(wanted) == 1 and wanted != {None} and report["answered"] != ("tunnel" if True in wanted else "server")):
