@@ -75,13 +75,14 @@ class CarryingTunnel(Tunnel):
 
 
 class Sandbox(ClusterPod):
-    """One network namespace of a pod. Its processes are seen only when it runs."""
+    """One network namespace of a pod. It is there from the start, in the pod's cgroup are processes only when it runs."""
 
     def __init__(self, node, number, runs=False, **options):
         super().__init__(node, number, starts=not runs, **options)
         self.folder = node.proc / str(self.holder.pid)
+        self.cgroup = (self.folder / "cgroup").read_text()
         if not runs:
-            self.folder.rename(node.folder / f"not-yet-{number}")
+            (self.folder / "cgroup").unlink()
         self.interface = f"veth{number}"
         self.is_closed = self.talks = False
         self.container = None
@@ -103,7 +104,7 @@ class Sandbox(ClusterPod):
 
     def run(self):
         if self.starts:
-            (self.node.folder / f"not-yet-{self.number}").rename(self.folder)
+            (self.folder / "cgroup").write_text(self.cgroup)
             self.starts = False
 
     def identity(self):
@@ -303,11 +304,9 @@ class World(ClusterNode):
     def make_sandbox(self, pod, runs=False, addresses=None):
         sandbox = self.pod(show=False, runs=runs, name=pod.name, namespace=pod.namespace)
         sandbox.uid = pod.uid
-        if not runs:
-            cgroup = self.folder / f"not-yet-{sandbox.number}" / "cgroup"
-        else:
-            cgroup = sandbox.folder / "cgroup"
-        cgroup.write_text(f"0::/kubepods/besteffort/pod{pod.uid}/{sandbox.number:064x}\n")
+        sandbox.cgroup = f"0::/kubepods/besteffort/pod{pod.uid}/{sandbox.number:064x}\n"
+        if runs:
+            (sandbox.folder / "cgroup").write_text(sandbox.cgroup)
         if addresses:
             sandbox.take(*addresses)
         sandbox.settle_link()
@@ -408,8 +407,7 @@ class World(ClusterNode):
         if sandbox.talks:
             sandbox.talks = False
             self.ask_traffic(("gone", pod.key), gone=pod.key)
-        for folder in (sandbox.folder, self.folder / f"not-yet-{sandbox.number}"):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(sandbox.folder, ignore_errors=True)
         for tunnel in self.tunnels:
             tunnel.cut(sandbox.netns_identity)
 
