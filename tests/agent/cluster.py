@@ -29,9 +29,11 @@ class ClusterPod(Pod):
     def show(self, **labels):
         self.labels.update(labels)
         pod = self.object()
-        if shown := self.node.api.get("pods", self.namespace, self.name):
-            pod["metadata"]["annotations"] = {**shown["metadata"]["annotations"], **self.annotations}
-        self.node.api.put("pods", pod)
+        # At once: an annotation that the agent sets in between would be lost, and no real writer does that.
+        with self.node.api.changed:
+            if shown := self.node.api.get("pods", self.namespace, self.name):
+                pod["metadata"]["annotations"] = {**shown["metadata"]["annotations"], **self.annotations}
+            self.node.api.put("pods", pod)
         return self
 
     def hide(self):

@@ -32,6 +32,7 @@ class Events:
         self.is_corrupt = False  # what is remembered, since the agent started last
         self.freed = []       # addresses of sandboxes that are gone or about to go
         self.ended = []       # pods whose object is still there
+        self.unreported = []  # pods that are gone while their objects say that they run
 
     # Which.
     def step(self):
@@ -47,6 +48,8 @@ class Events:
             choices += [self.pod_is_labelled] * 3 + [self.pod_is_edited] * 5 + [self.sandbox_is_made_anew]
             if len(world.live) > 3:
                 choices += [self.pod_goes] * 2 + [self.pod_ends]
+        if self.unreported:
+            choices += [self.end_of_a_pod_is_reported]
         if self.ended:
             choices += [self.ended_pod_goes] * 2
         if len(world.live) < PODS:
@@ -144,28 +147,37 @@ class Events:
 
         def end():
             world.tear_down(pod, sandbox, is_told)
-            if not is_first:
+            if not is_first and is_told:
                 sandbox.hide()
         world.in_a_thread(pod, end)
+        if not is_first and not is_told:
+            # Its object says for a while that it runs, with the address that another one may have by now.
+            self.unreported.append(pod)
         told = f"{pod.key} {sandbox.interface}{', its object first' if is_first else ''}{'' if is_told else ', without a DEL'}"
         if not is_first or self.random.random() < 0.5:
             return told
         pod.thread.join()
         return f"{told}, waited for"
 
+    def end_of_a_pod_is_reported(self):
+        pod = self.unreported.pop(self.random.randrange(len(self.unreported)))
+        pod.thread.join()
+        pod.sandbox.hide()
+        return pod.key
+
     def pod_ends(self):
         """Its sandbox goes; its object stays, with the address in its status that the next pod may have."""
-        world, pod = self.world, self.random.choice(self.world.live)
+        world, pod, is_told = self.world, self.random.choice(self.world.live), self.random.random() < 0.7
         with self.judge.lock:
             self.judge.touch([pod.record])
             pod.has_ended = True
         world.live.remove(pod)
         self.ended.append(pod)
         sandbox = pod.sandbox
-        world.in_a_thread(pod, lambda: (world.show(pod), world.tear_down(pod, sandbox)))
+        world.in_a_thread(pod, lambda: (world.show(pod), world.tear_down(pod, sandbox, is_told)))
         pod.thread.join()
         self.freed.insert(0, (pod, sandbox.address, sandbox.address6))
-        return f"{pod.key} {sandbox.interface}"
+        return f"{pod.key} {sandbox.interface}{'' if is_told else ', without a DEL'}"
 
     def ended_pod_goes(self):
         pod = self.ended.pop(self.random.randrange(len(self.ended)))
@@ -382,6 +394,8 @@ class Events:
             self.agent_starts()
         if not self.world.is_tunnel_up:
             self.tunnel_starts()
+        while self.unreported:
+            self.end_of_a_pod_is_reported()
         self.tunnel_is_slow(0)
         while len(self.world.tunnels_up) > 1:
             self.tunnel_leaves()
