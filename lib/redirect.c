@@ -110,6 +110,15 @@ static int look(struct redirect_session *session, struct error *error, struct st
 	return 0;
 }
 
+int redirect_is_touched(struct redirect_session *session, struct error *error, bool *ret_is_touched)
+{
+	uint32_t generation = 0;
+	if (nft_generation(session->nft, error, &generation) < 0)
+		return -1;
+	*ret_is_touched = generation != GENERATION_UNTOUCHED;
+	return 0;
+}
+
 int redirect_look(struct redirect_session *session, struct error *error, enum redirect_standing *ret_standing)
 {
 	struct standing standing;

@@ -10,7 +10,6 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
-#include "ambient/nft.h"
 #include "ambient/redirect.h"
 
 /* Opens a namespace by path unless it is the host's or not the one that is meant (`expected`, NULL: any). */
@@ -117,20 +116,6 @@ int sandbox_release_remembered(struct call *call, const struct attachment *attac
 	return release(call, attachment->container_id, attachment->interface, attachment->netns, netns, error);
 }
 
-/* Whether anybody ever committed a ruleset there. */
-static int is_touched(int netns, struct error *error, bool *ret_is_touched)
-{
-	struct nft_socket *socket = NULL;
-	uint32_t generation = 0;
-	cleanup_netns_leave struct netns_visit visit = { .home = -1 };
-	if (netns_enter(netns, error, &visit) < 0 || nft_socket_open(error, &socket) < 0)
-		return -1;
-	int result = nft_generation(socket, error, &generation);
-	nft_socket_close(socket);
-	*ret_is_touched = generation != 1;
-	return result;
-}
-
 int sandbox_remove_leftovers(struct call *call, int netns, struct error *error)
 {
 	cleanup_redirect_session struct redirect_session *session = NULL;
@@ -138,7 +123,7 @@ int sandbox_remove_leftovers(struct call *call, int netns, struct error *error)
 	bool touched = false;
 	/* Where we can't even look, no ADD ever wrote: a pod outside the mesh starts on a kernel without nftables. */
 	struct error problem = { 0 };
-	if (is_touched(netns, &problem, &touched) < 0)
+	if (redirect_session_open(netns, &problem, &session) < 0 || redirect_is_touched(session, &problem, &touched) < 0)
 		return error_may_pass(problem.number) ? error_copy(error, &problem) : 0;
 	/* The attachments are read only where there can be a table of ours: nearly never. */
 	if (touched && (netns_identify(netns, error, &search.netns) < 0 ||
@@ -146,7 +131,7 @@ int sandbox_remove_leftovers(struct call *call, int netns, struct error *error)
 		return -1;
 	if (search.found)
 		return 0;
-	if (redirect_session_open(netns, error, &session) == 0 && redirect_remove(session, error) == 0)
+	if (redirect_remove(session, error) == 0)
 		return 0;
 	/* Without a table the rule and the route alone redirect nothing. */
 	return touched ? error_wrap(error, "cannot remove what an earlier ADD left") : 0;

@@ -111,6 +111,9 @@ void redirect_session_closep(struct redirect_session **session);
 uint32_t redirect_session_port(const struct redirect_session *session);
 uint32_t redirect_session_route_port(const struct redirect_session *session);
 
+/* Whether anybody ever committed a ruleset in the namespace. */
+int redirect_is_touched(struct redirect_session *session, struct error *error, bool *ret_is_touched);
+
 /* What stands in the namespace, by a look at our table and its chains only: no comparison (see redirect_verify). In a namespace
  * in which nobody ever committed it costs one question. */
 enum redirect_standing { REDIRECT_STANDING_NOTHING, REDIRECT_STANDING_GUARD, REDIRECT_STANDING_FULL };
