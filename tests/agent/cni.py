@@ -65,6 +65,11 @@ class Runtime:
         name = f"{self.container(pod)}:{interface}.json"
         return json.loads((self.node.run_dir / "attachments" / name).read_text())
 
+    def marks(self):
+        """Namespaces that an attachment stands for (lib/attachment_mark.c)."""
+        folder = self.node.run_dir / "namespaces"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
     def attachments(self):
         folder = self.node.run_dir / "attachments"
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []

@@ -252,12 +252,12 @@ def test_fifty_at_once(node, runtime):
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda pod: runtime.call("ADD", pod), pods))
     assert [status for status, _ in answers] == [0] * 50, answers
-    assert len(node.tunnel.workloads) == 50 and len(node.probes()) == 100
+    assert len(node.tunnel.workloads) == 50 and len(node.probes()) == 100 and len(runtime.marks()) == 50
     assert all(pod.redirects() for pod in pods)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         assert [status for status, _ in pool.map(lambda pod: runtime.call("DEL", pod), pods)] == [0] * 50
     eventually(lambda: not node.tunnel.workloads and not node.probes())
-    assert not any(pod.has_table() for pod in pods) and not runtime.attachments()
+    assert not any(pod.has_table() for pod in pods) and not runtime.attachments() and not runtime.marks()
 
 
 @pytest.mark.parametrize("others", ["the same ADD", "another interface"])

@@ -123,7 +123,7 @@ def test_adds_and_deletes(node):
         list(pool.map(rounds, node.pods_made, [ADDS // pods] * pods))
     for pod in node.pods_made:
         pod.exit()
-    assert not runtime.attachments()
+    assert not runtime.attachments() and not runtime.marks()
     before.check(f"{ADDS} ADD and DEL")
 
 
