@@ -387,6 +387,8 @@ class Events:
     def heal(self):
         if not self.world.is_api_up:
             self.api_server_returns()
+        with self.world.api.changed:
+            self.world.api.faults.clear()
         # A running agent writes its files when something changes, not before.
         if self.world.is_agent_up and self.is_corrupt:
             self.agent_is_killed()
