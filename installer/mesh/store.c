@@ -152,6 +152,9 @@ void mesh_forget_pod(struct mesh_pod *pod)
 	/* It may have gone without a DEL, or an older sandbox of it has. Not at the agent's end. */
 	if (mesh->is_pruned && !event_pending(mesh->prune_attachments, EV_TIMEOUT, NULL))
 		mesh_arm(mesh->prune_attachments, PRUNE_AFTER);
+	/* One whose namespace was not found any more was let go of without a change of any rules. */
+	if (mesh->is_pruned)
+		mesh_remember_enrolled(mesh);
 	if (pod->is_queued)
 		TAILQ_REMOVE(&mesh->queue, pod, queue);
 	if (pod->timer)

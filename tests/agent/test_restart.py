@@ -432,3 +432,18 @@ def test_pods_that_the_predecessor_had_not_delivered_yet(node):
     assert predecessor.wait(10) == 0
     time.sleep(0.2)
     assert all(pod.is_in() for pod in node.pods_made)
+
+
+def test_a_pod_that_went_while_no_agent_ran_and_whose_end_is_told_later(node):
+    """Nothing of it is held, and its release changes nothing in the kernel: what is remembered goes all the same."""
+    node.join()
+    pod = node.pod().enter()
+    eventually(lambda: pod.uid in node.enrolled())
+    node.kill()
+    node.pods_made.remove(pod)
+    pod.close()
+    node.start()
+    node.tunnel.wait(lambda: node.tunnel.is_ready)
+    time.sleep(0.3)
+    pod.hide()
+    eventually(lambda: pod.uid not in node.enrolled() and not node.probes())
