@@ -72,7 +72,8 @@ class CarryingTunnel(Tunnel):
     def cut(self, identity):
         """A pod's processes are gone, and its network: nothing is carried there any more."""
         if self._thread.is_alive():
-            self._call(self._cut, identity)
+            with contextlib.suppress(RuntimeError):  # it ends just now, and with it what it carried
+                self._call(self._cut, identity)
 
 
 class Sandbox(ClusterPod):
@@ -169,6 +170,7 @@ class World(ClusterNode):
         self.labelled = {"shop": False, "office": False}
         self.was_flipped = {"shop": False, "office": False}  # since the node was at rest
         self.is_agent_up = self.is_api_up = self.is_tunnel_up = True
+        self.is_tunnel_ending = False
         self.is_over = False
         self.dns_capture = self.dns_capture_in_force = True  # the agent's setting, in its file and as it was when it started
         self.tunnel_delay = 0      # seconds before each of its answers
@@ -216,7 +218,11 @@ class World(ClusterNode):
 
     def end_tunnel(self, tunnel):
         self.tunnels_up.remove(tunnel)
+        # A slow one takes its time, and what it carries ends when it does.
+        self.is_tunnel_ending = True
         tunnel.stop()
+        self.touched = time.time()
+        self.is_tunnel_ending = False
         if self.tunnel is tunnel and self.tunnels_up:
             self.tunnel = self.tunnels_up[-1]
 
@@ -470,7 +476,7 @@ class World(ClusterNode):
 
     def watch(self, record):
         """Settles a record when it is right, and has been for a moment, and the agent knows everything that happened."""
-        if not (self.is_agent_up and self.is_api_up and self.api.has_told()):
+        if self.is_tunnel_ending or not (self.is_agent_up and self.is_api_up and self.api.has_told()):
             record.right = None
             return
         if time.time() - max(record.touched, self.touched) < 0.4:
