@@ -387,8 +387,8 @@ class World(ClusterNode):
         sandbox.run()
         with self.judge.lock:
             if is_strict and not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.record.state == "changing" and \
-                    generation == pod.record.generation and not pod.has_ended:
-                # The contract: when ADD returns, everything is there. The agent can't know yet of a pod that has ended just now.
+                    generation == pod.record.generation and not pod.has_ended and not pod.is_gone:
+                # The contract: when ADD returns, everything is there. The agent can't know yet of a pod that ends or goes just now.
                 pod.record.becomes("in" if self.belongs(pod) else "out")
                 pod.record.asks(self.belongs(pod) and self.asks_tunnel(pod))
                 self.judge.counts["pods that were right when ADD returned"] += 1
