@@ -505,4 +505,6 @@ class World(ClusterNode):
         self.traffic.wait()
         for thread in self.threads:
             thread.join(30)
+        # An agent that was killed between the head of a request and its body.
+        self.api.violations[:] = [text for text in self.api.violations if "the body is no JSON" not in text]
         super().close()
