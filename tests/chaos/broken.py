@@ -74,8 +74,6 @@ PRODUCTS = [
     broken("an ADD does not wait for the tunnel", "when its ADD had succeeded|its ADD failed", "installer/mesh/arrival.c",
            "	/* The report is checked while the tunnel opens its listeners. */\n	if (!ask_tunnel(arrival))\n		return;",
            "	ask_tunnel(arrival);\n	mesh_arrival_tunnel(arrival, TUNNEL_ACCEPTED, NULL);\n	return;"),
-    broken("a tunnel that becomes the newest again is not told what it missed", "the tunnel does not have it|the tunnel has",
-           "installer/tunnel/server.c", "		other->wants_snapshot_again = true;", "		;"),
     # What is left over.
     broken("an attachment stays after its DEL", "attachments", "plugin/sandbox.c",
            "	if (attachment_remove(run_dir, container_id, interface, error) < 0)\n", "	if (false)\n"),
