@@ -373,6 +373,7 @@ class World(ClusterNode):
                     if (is_strict or is_agent_there) and not pod.was_relabelled:
                         self.look_after_add(pod, sandbox, generation, touched)
                     break
+                is_strict = False  # the next time the chain may lack us
                 if not isinstance(answer, dict) or answer.get("code") not in ((11, TUNNEL_REFUSED) if pod.was_refused else (11,)):
                     self.judge.counts["ADDs with another error"] += 1
                     if generation == pod.record.generation and touched == self.touched:
