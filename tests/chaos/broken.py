@@ -79,8 +79,6 @@ PRODUCTS = [
            "	if (attachment_remove(run_dir, container_id, interface, error) < 0)\n", "	if (false)\n"),
     broken("a pod's address stays in the host's set", "the host's sets have|probed, though outside", "installer/mesh/probes.c",
            "	probe_set_remove(mesh->probes, pod->uid);", ""),
-    broken("a pod whose end is not known takes its address back", "not probed|the host's sets have|is probed as one", "installer/mesh/probe_index.c",
-           "		    (entry->loser == owner || (entry->owner && entry->owner != owner)))", "		    false)"),
     broken("each change of a pod's rules leaks a descriptor", "descriptors", "installer/mesh/sandbox.c",
            "	sandbox->standing = stage == REDIRECT_STAGE_FULL ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;",
            "	fcntl(2, F_DUPFD_CLOEXEC, 3);\n"
