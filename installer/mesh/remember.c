@@ -104,7 +104,8 @@ static int save_enrolled(struct mesh *mesh, struct error *error)
 		defaults && cJSON_AddNumberToObject(json, "version", VERSION) && (array = cJSON_AddArrayToObject(json, "pods"));
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
-		if (is_built && (pod->sandbox.standing != REDIRECT_STANDING_NOTHING || pod->is_remembered))
+		const struct sandbox *sandbox = &pod->sandbox;
+		if (is_built && (sandbox->standing != REDIRECT_STANDING_NOTHING || sandbox->was_ours || pod->is_remembered))
 			is_built = add_pod(array, pod, defaults);
 	}
 	if (!is_built || !(text = cJSON_PrintUnformatted(json)))

@@ -450,3 +450,22 @@ def test_a_pod_of_the_predecessors_last_moment_is_probed_all_the_time(cluster):
     assert not changes.times and pod.is_probed()
     cluster.connect()
     pod.enter()
+
+
+def test_a_pod_that_lost_its_table_is_remembered_until_it_is_out(cluster):
+    """Table and label went while no agent ran, and the next agent ends before it could take the rest away."""
+    cluster.join()
+    pod = cluster.pod()
+    cluster.enabled()
+    eventually(lambda: cluster.enrolled() == {pod.uid})
+    cluster.kill()
+    pod.netns.nft("delete table inet ambient-cni")
+    cluster.leave()
+    cluster.api.fail("PATCH", 500, times=10**6)
+    cluster.start()
+    time.sleep(1.5)  # what is remembered is saved by then
+    cluster.kill()
+    cluster.api.faults.clear()
+    assert "lookup 100" in pod.traces()
+    cluster.start()
+    pod.exit()
