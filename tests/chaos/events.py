@@ -29,6 +29,7 @@ class Events:
         self.world, self.judge, self.random = world, world.judge, random.Random(seed)
         self.history, self.counts = [], collections.Counter()
         self.numbers = 0
+        self.agent_started = 0
         self.is_corrupt = False  # what is remembered, since the agent started last
         self.freed = []       # addresses of sandboxes that are gone or about to go
         self.ended = []       # pods whose object is still there
@@ -271,14 +272,17 @@ class Events:
 
     def agent_starts(self):
         self.world.start(wait=False)
+        self.agent_started = time.monotonic()
         self.world.is_agent_up, self.is_corrupt = True, False
         self.world_changes()
 
     def agent_is_replaced(self):
-        """An upgrade that surges."""
+        """An upgrade that surges: over an agent that serves. Of two that start at once either may be the successor."""
+        time.sleep(max(0, self.agent_started + 0.4 - time.monotonic()))
         self.world_changes()
         before = self.world.agent
         self.world.start(wait=False)
+        self.agent_started = time.monotonic()
         seconds = self.random.uniform(0.1, 1)
         time.sleep(seconds)
         before.terminate()
