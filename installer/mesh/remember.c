@@ -105,7 +105,9 @@ static int save_enrolled(struct mesh *mesh, struct error *error)
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
 		const struct sandbox *sandbox = &pod->sandbox;
-		if (is_built && (sandbox->standing != REDIRECT_STANDING_NOTHING || sandbox->was_ours || pod->is_remembered))
+		bool may_have_rules =
+			sandbox->standing != REDIRECT_STANDING_NOTHING || (sandbox->was_ours && sandbox_is_held(sandbox));
+		if (is_built && (may_have_rules || pod->is_remembered))
 			is_built = add_pod(array, pod, defaults);
 	}
 	if (!is_built || !(text = cJSON_PrintUnformatted(json)))
