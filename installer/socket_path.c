@@ -44,8 +44,9 @@ int socket_path_bind(const char *path, int type, bool replace, struct error *err
 	if (fd < 0)
 		return error_set(error, errno, "a socket can't be put there");
 	unlink(beside);
-	/* Nobody gets in before the mode is set: connecting needs the right to write, and fails before listen(2). */
-	if (bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 || chmod(beside, 0600) < 0 ||
+	/* The socket's mode becomes the file's: there is no moment without it, and no path that could lead elsewhere by then.
+	 */
+	if (fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)&address, sizeof address) < 0 ||
 	    lstat(beside, &status) < 0 || listen(fd, SOMAXCONN) < 0 || move(beside, path, replace) < 0) {
 		error_set(error, errno, "a socket can't be put there");
 		unlink(beside);

@@ -2,17 +2,18 @@
  * whose text is the attachment's CONTAINER:INTERFACE, or "+" where there was a second one. Links are only read as text, never
  * followed.
  *
- * A mark that is missing, or is "+", costs time only: then all attachments are read. One that names an attachment while another
- * stands for the namespace too would let a DEL take the other's rules away. So the mark is made before the attachment's file,
- * a second one turns it into "+", and the files that a version without marks left are marked before the first own mark stands:
- * in a directory aside, which then gets its name. What a killed process left over is a mark of an attachment that is gone: it
- * becomes "+" when the inode is given out again, and goes with the next DEL there. */
+ * A mark that is missing where nothing else is marked, or is "+", costs time only: then all attachments are read. One that
+ * names an attachment while another stands for the namespace too would let a DEL take the other's rules away. So the mark is
+ * made before the attachment's file, a second one turns it into "+", and the files that a version without marks left are marked
+ * before the first own mark stands: in a directory aside, which then gets its name. What a killed process left over is a mark
+ * of an attachment that is gone: it becomes "+" when the inode is given out again, and goes with the next DEL there. */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ambient/attachment.h"
@@ -92,13 +93,18 @@ static int mark_one(void *data, struct attachment *attachment, struct error *err
 	return mark_in(data, attachment, error);
 }
 
+/* With the marks in it; what is no mark stays. */
 static void remove_directory(const char *path)
 {
-	DIR *stream = opendir(path);
+	cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
 	if (!stream)
 		return;
-	for (const struct dirent *entry = readdir(stream); entry; entry = readdir(stream))
-		unlinkat(dirfd(stream), entry->d_name, 0);
+	steal_fd(&fd);
+	for (const struct dirent *entry = readdir(stream); entry; entry = readdir(stream)) {
+		if (isdigit((unsigned char)entry->d_name[0]))
+			unlinkat(dirfd(stream), entry->d_name, 0);
+	}
 	closedir(stream);
 	rmdir(path);
 }

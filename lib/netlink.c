@@ -43,6 +43,8 @@ static int read_answers(struct mnl_socket *socket, const struct nlmsghdr *reques
 		ssize_t received = mnl_socket_recvfrom(socket, buffer, sizeof buffer);
 		if (received < 0 && errno == EINTR)
 			continue;
+		if (received >= 0)
+			errno = 0;
 		int result = received < 0 ? -1
 					  : mnl_cb_run(buffer, (size_t)received, request->nlmsg_seq,
 						       mnl_socket_get_portid(socket), callback, data);

@@ -85,18 +85,18 @@ static int release(struct call *call, const char *container_id, const char *inte
 	if (netns >= 0 && netns_identify(netns, error, &search.netns) < 0)
 		return -1;
 	/* All attachments are read only where the mark does not say that this one stands there alone: nearly never. */
-	bool is_alone = attachment_is_alone(run_dir, search.netns, container_id, interface);
+	bool has_no_other = attachment_is_alone(run_dir, search.netns, container_id, interface);
 	if (netns >= 0) {
 		cleanup_redirect_session struct redirect_session *session = NULL;
-		if (!is_alone && attachment_list(run_dir, look_for_other, NULL, &search, error) < 0)
+		if (!has_no_other && attachment_list(run_dir, look_for_other, NULL, &search, error) < 0)
 			return -1;
 		if (!search.found && (redirect_session_open(netns, error, &session) < 0 || redirect_remove(session, error) < 0))
 			return error_wrap(error, "cannot remove the rules of container %s", container_id);
-		is_alone = !search.is_any;
+		has_no_other = !search.is_any;
 	}
 	if (attachment_remove(run_dir, container_id, interface, error) < 0)
 		return -1;
-	if (is_alone)
+	if (has_no_other)
 		attachment_unmark(run_dir, search.netns);
 	return 0;
 }

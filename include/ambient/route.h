@@ -35,9 +35,10 @@ int route_take_back(struct nl_sock *socket, const struct route_added *added, str
 /* Removes both families; what is not there is no error. Other people's rules and routes in table 100 stay. */
 int route_remove(struct nl_sock *socket, struct error *error);
 
-/* Looks whether the rule and the route stand as they should. `ret_difference` gets a sentence, or an empty
- * string. Where IPv6 is absent or disabled on all or on lo, its route is not expected; where IPv6 is absent neither is its
- * rule. */
+/* Looks whether the rule and the route stand as they should, once changes under way have come to their end (for that a route
+ * that nobody has, of metric 4294967295, is asked to be removed; without the right to, the look is made at once).
+ * `ret_difference` gets a sentence, or an empty string. Where IPv6 is absent or disabled on all or on lo, its route is not
+ * expected; where IPv6 is absent neither is its rule. */
 int route_verify(struct nl_sock *socket, bool ipv6, struct error *error, char *ret_difference, size_t size);
 
 #endif

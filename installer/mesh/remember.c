@@ -337,6 +337,10 @@ static int recall_late(void *data, struct attachment *attachment, struct error *
 	struct mesh *mesh = data;
 	struct error problem = { 0 };
 	(void)error;
+	/* The predecessor may be of a version without marks. */
+	if (attachment_mark_found(mesh->settings.run_dir, attachment, &problem) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
+	problem = (struct error){ 0 };
 	if (!attachment->is_enrolled || !attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
 		return 0;
 	struct mesh_pod *pod =

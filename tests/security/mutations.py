@@ -91,7 +91,7 @@ OWNER = [
 ]
 
 LOCAL_USER = [
-    Mutation("are of mode 0600", "installer/socket_path.c", "chmod(beside, 0600)", "chmod(beside, 0666)",
+    Mutation("are of mode 0600", "installer/socket_path.c", "fchmod(fd, 0600)", "fchmod(fd, 0666)",
              (LOCAL + "test_sockets_are_of_root_alone", ONLY_ROOT)),
     Mutation("SO_PEERCRED", "installer/unix_listener.c", "if (peer.uid != 0) {", "if (peer.uid == 4711) {",
              (LOCAL + "test_sockets_ask_the_kernel_who_is_there", ONLY_ROOT)),
