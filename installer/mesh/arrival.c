@@ -75,8 +75,8 @@ static void take_back(struct mesh_arrival *arrival)
 	/* What an earlier ADD of the same sandbox did stays until its own DEL. */
 	if (arrival->stage == ARRIVAL_IN_TUNNEL && arrival->is_new_sandbox) {
 		/* ztunnel tries a refused Add again and is not ready until then: it has to be told. */
-		if (pod->tunnel != POD_TUNNEL_UNKNOWN && tunnel_delete(arrival->mesh->tunnel, pod->uid, NULL) == 0)
-			pod->tunnel = POD_TUNNEL_DELETING;
+		if (pod->tunnel != POD_TUNNEL_UNKNOWN)
+			mesh_tunnel_delete(pod);
 		mesh_probe_remove(pod);
 		sandbox_forget(pod);
 		mesh_begin_anew(pod);
@@ -88,6 +88,9 @@ static void take_back(struct mesh_arrival *arrival)
 	pod->sandbox.is_suspect = sandbox_is_held(&pod->sandbox);
 	pod->arrival = NULL;
 	arrival->pod = NULL;
+	/* Passed over while the ADD was under way. */
+	if (pod->sandbox.is_doubted)
+		mesh_locate_soon(pod);
 	mesh_queue(pod);
 }
 

@@ -9,9 +9,8 @@
 static void detach(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
-	if (pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED && pod->tunnel != POD_TUNNEL_DELETING &&
-	    tunnel_delete(mesh->tunnel, pod->uid, NULL) == 0)
-		pod->tunnel = POD_TUNNEL_DELETING;
+	if (pod->tunnel != POD_TUNNEL_UNKNOWN && pod->tunnel != POD_TUNNEL_DELETED && pod->tunnel != POD_TUNNEL_DELETING)
+		mesh_tunnel_delete(pod);
 	mesh_probe_remove(pod);
 	if (mesh_state_of(pod) != MESH_STATE_NONE)
 		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");

@@ -67,22 +67,6 @@ static void hold(struct mesh_pod *pod, int netns)
 		mesh_succeeded(pod);
 }
 
-static void hold_named(struct mesh_pod *pod, const char *path)
-{
-	const struct mesh *mesh = pod->mesh;
-	struct error error = { 0 };
-	cleanup_close int netns = -1;
-	if (netns_path_open(path, mesh->settings.proc_dir, mesh->settings.netns_dir, &mesh->host, &error, &netns) < 0) {
-		error_wrap(&error, "annotation " ANNOTATION_NETNS "=%s", path);
-		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
-		return;
-	}
-	hold(pod, netns);
-	/* So that a restart finds it, even when the object is gone meanwhile. */
-	if (sandbox_is_held(&pod->sandbox) && !pod->sandbox.netns_path)
-		pod->sandbox.netns_path = strdup(path);
-}
-
 static bool is_reported_elsewhere(const struct mesh_pod *pod)
 {
 	return pod->sandbox.is_doubted && pod->object && pod->object->addresses_count > 0;
@@ -102,6 +86,26 @@ static void settle_doubt(struct mesh_pod *pod, const struct finder_wish *found)
 	if (!sandbox_is_held(&pod->sandbox))
 		hold(pod, found->netns);
 	mesh_remember_enrolled(pod->mesh);
+}
+
+static void hold_named(struct mesh_pod *pod, const char *path)
+{
+	const struct mesh *mesh = pod->mesh;
+	struct error error = { 0 };
+	cleanup_close int netns = -1;
+	if (netns_path_open(path, mesh->settings.proc_dir, mesh->settings.netns_dir, &mesh->host, &error, &netns) < 0) {
+		error_wrap(&error, "annotation " ANNOTATION_NETNS "=%s", path);
+		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
+		return;
+	}
+	struct finder_wish named = { .netns = netns };
+	if (is_reported_elsewhere(pod) && netns_identify(netns, NULL, &named.id) == 0)
+		settle_doubt(pod, &named);
+	else
+		hold(pod, netns);
+	/* So that a restart finds it, even when the object is gone meanwhile. */
+	if (sandbox_is_held(&pod->sandbox) && !pod->sandbox.netns_path)
+		pod->sandbox.netns_path = strdup(path);
 }
 
 static const char *cgroup_uid(const struct mesh_pod *pod)

@@ -275,7 +275,7 @@ int probe_index_claim(struct probe_index *index, const char *uid, const struct p
 		/* What another one has got since then is that one's, however often this pod is looked at until its end is
 		 * known. */
 		if (claims(owner->addresses, owner->addresses_count, &addresses[i]) &&
-		    (entry->loser == owner || (entry->owner && entry->owner != owner)))
+		    (entry->loser || (entry->owner && entry->owner != owner)))
 			continue;
 		entry->loser = NULL;
 		if (entry->owner == owner)

@@ -79,10 +79,14 @@ void mesh_probe_remove(struct mesh_pod *pod)
 
 void mesh_probe_give_away(struct mesh *mesh, const struct attachment *attachment)
 {
+	/* Of a static pod the runtime tells another uid than its mirror has. */
+	const char *uid = attachment->pod_uid;
+	const struct mesh_pod *pod =
+		uid ? mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, uid) : NULL;
 	struct pod_address address;
 	for (size_t i = 0; mesh->probes && i < attachment->addresses_count; i++)
 		if (pod_address_parse(attachment->addresses[i], &address))
-			probe_set_give_away(mesh->probes, attachment->pod_uid, &address);
+			probe_set_give_away(mesh->probes, pod ? pod->uid : uid, &address);
 }
 
 bool mesh_probe_holds(const struct mesh_pod *pod)

@@ -348,6 +348,9 @@ static int recall_late(void *data, struct attachment *attachment, struct error *
 	if (!pod || !pod->decision.wanted || pod->arrival || pod->is_torn_down || sandbox_is_held(&pod->sandbox) ||
 	    !leads_there(mesh, attachment->netns_path, attachment->netns))
 		return 0;
+	/* No news: it is opened in the pod's own turn, which waits longer and longer where that fails. */
+	if (pod->sandbox.container_id && strcmp(pod->sandbox.container_id, attachment->container_id) == 0)
+		return 0;
 	pod->is_attachment_stale = true;
 	if (sandbox_remember(pod, attachment) < 0 || sandbox_reopen(pod, &problem) < 0)
 		mesh_log(pod, LOG_LEVEL_WARN, "namespace", "%s", problem.message[0] ? problem.message : "no memory");

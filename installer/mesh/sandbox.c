@@ -120,8 +120,10 @@ int sandbox_hold_unseen(struct mesh_pod *pod, int netns, struct error *error)
 	if (drift_watch_new(mesh->base, copy, changed, pod, error, &watch) < 0)
 		return -1;
 	sandbox_let_go(pod);
-	if (!netns_id_equal(id, sandbox->id))
+	if (!netns_id_equal(id, sandbox->id)) {
 		sandbox->is_taken_over = false;
+		sandbox->was_ours &= sandbox->id.inode == 0;
+	}
 	sandbox->id = id;
 	sandbox->netns = steal_fd(&copy);
 	sandbox->session = steal_pointer(session);

@@ -268,6 +268,8 @@ bool mesh_has_traces(const struct mesh_pod *pod);
 /* tunnel.c */
 /* Asks the tunnel to take the pod, whose namespace is held. */
 int mesh_tunnel_add(struct mesh_pod *pod, struct error *error);
+/* Asks it to let go of the pod. Where that can't even be asked for, the pod needs an Add or a Del still. */
+void mesh_tunnel_delete(struct mesh_pod *pod);
 void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
 			  const struct error *error);
 void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot);

@@ -228,8 +228,14 @@ static void compare_sandbox(struct mesh_pod *pod, const struct pod *put)
 {
 	size_t count = 0;
 	const struct pod_address *known = mesh_pod_addresses(pod, &count);
-	if (put->addresses_count == 0 || count == 0)
+	if (put->addresses_count == 0)
 		return;
+	if (count == 0) {
+		/* The first ones. After an ADD that failed, or a DEL, they are of a sandbox that no ADD told of. */
+		if (pod->object)
+			pod->is_torn_down = false;
+		return;
+	}
 	if (!addresses_are_others(put, known, count)) {
 		if (pod->sandbox.addresses_count > 0)
 			pod->sandbox.is_doubted = false;

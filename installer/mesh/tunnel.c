@@ -25,6 +25,11 @@ int mesh_tunnel_add(struct mesh_pod *pod, struct error *error)
 	return 0;
 }
 
+void mesh_tunnel_delete(struct mesh_pod *pod)
+{
+	pod->tunnel = tunnel_delete(pod->mesh->tunnel, pod->uid, NULL) == 0 ? POD_TUNNEL_DELETING : POD_TUNNEL_KEPT;
+}
+
 void mesh_tunnel_answered(void *data, enum tunnel_request_kind kind, const char *uid, enum tunnel_outcome outcome,
 			  const struct error *error)
 {

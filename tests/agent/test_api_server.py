@@ -469,3 +469,18 @@ def test_a_pod_that_lost_its_table_is_remembered_until_it_is_out(cluster):
     assert "lookup 100" in pod.traces()
     cluster.start()
     pod.exit()
+
+
+def test_a_sandbox_without_an_add_after_an_add_that_failed(cluster):
+    """The tunnel refused the pod, the runtime tries again, and by then the primary CNI has rewritten the chain without us."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    pod = cluster.pod(starts=True)
+    cluster.tunnel.refuse[pod.uid] = "busy"
+    status, answer = runtime.call("ADD", pod)
+    assert status == 1 and "busy" in answer["msg"]
+    runtime.delete(pod)
+    del cluster.tunnel.refuse[pod.uid]
+    pod.starts = False
+    pod.show()
+    cluster.enabled([pod])
