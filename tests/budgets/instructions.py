@@ -101,9 +101,10 @@ def measure_plugin():
     return found
 
 
-# What the budgets are for, and by how much each may be off: a part of it.
+# What the budgets are for, and by how much each may be off: a part of it. Bytes are counted with what the allocator keeps at hand: one
+# machine counted 2,648 and 3,134 in different hours, each of them again and again.
 MEASURES = {"plugin instructions": (measure_plugin, 0.04), "agent instructions": (measure_agent, 0.05),
-            "agent bytes": (measure_memory, 0.03)}
+            "agent bytes": (measure_memory, 0.25)}
 
 
 def main():
