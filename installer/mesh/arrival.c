@@ -38,18 +38,13 @@ static void arrival_free(struct mesh_arrival *arrival)
 	free(arrival);
 }
 
-static bool is_of_sandbox(const struct mesh_arrival *arrival, const char *container_id)
-{
-	return strcmp(arrival->attachment.container_id, container_id) == 0;
-}
-
 /* The ADD of a sandbox that has been decided; NULL: none. */
 static struct mesh_arrival *find_leader(const struct mesh *mesh, const char *container_id)
 {
 	struct mesh_arrival *arrival;
 	TAILQ_FOREACH(arrival, &mesh->arrivals, all)
 	{
-		if (arrival->pod && is_of_sandbox(arrival, container_id))
+		if (arrival->pod && mesh_arrival_is_of(arrival, container_id))
 			break;
 	}
 	return arrival;
@@ -60,7 +55,7 @@ static struct mesh_arrival *find_follower(const struct mesh *mesh, const char *c
 	struct mesh_arrival *arrival;
 	TAILQ_FOREACH(arrival, &mesh->arrivals, all)
 	{
-		if (arrival->stage == ARRIVAL_FOLLOWS && is_of_sandbox(arrival, container_id))
+		if (arrival->stage == ARRIVAL_FOLLOWS && mesh_arrival_is_of(arrival, container_id))
 			break;
 	}
 	return arrival;

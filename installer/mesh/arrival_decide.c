@@ -142,7 +142,7 @@ void mesh_arrival_decide(struct mesh_arrival *arrival)
 		mesh_arrival_finish(arrival, CNI_INVALID_NAMESPACE, why);
 		return;
 	}
-	if (pod->arrival && strcmp(pod->arrival->attachment.container_id, attachment->container_id) == 0) {
+	if (pod->arrival && mesh_arrival_is_of(pod->arrival, attachment->container_id)) {
 		arrival->stage = ARRIVAL_FOLLOWS;
 		return;
 	}

@@ -3,6 +3,8 @@
 #ifndef AMBIENT_INSTALLER_MESH_ARRIVAL_PARTS_H
 #define AMBIENT_INSTALLER_MESH_ARRIVAL_PARTS_H
 
+#include <string.h>
+
 #include "installer/mesh/state.h"
 
 enum arrival_stage {
@@ -29,6 +31,11 @@ struct mesh_arrival {
 	double began, decided, reported; /* seconds, CLOCK_MONOTONIC */
 	char waits_for[256];		 /* words for the plugin when the deadline passes */
 };
+
+static inline bool mesh_arrival_is_of(const struct mesh_arrival *arrival, const char *container_id)
+{
+	return strcmp(arrival->attachment.container_id, container_id) == 0;
+}
 
 /* arrival.c */
 /* Both end the arrival: the plugin is told, and it is freed. The pod is in the mesh (CNI_OK), or can't start yet, and `message`

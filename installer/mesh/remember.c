@@ -269,14 +269,19 @@ static bool leads_there(const struct mesh *mesh, const char *path, struct netns_
 	return path && sandbox_open_path(mesh, path, id, NULL, &netns) == 0;
 }
 
+/* A version without marks may have been here since ours, or be our predecessor. */
+static void mark(const struct mesh *mesh, const struct attachment *attachment)
+{
+	struct error error = { 0 };
+	if (attachment_mark_found(mesh->settings.run_dir, attachment, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
+}
+
 static int recall_attachment(void *data, struct attachment *attachment, struct error *error)
 {
 	struct mesh *mesh = data;
-	struct error problem = { 0 };
 	(void)error;
-	/* A version without marks may have been here since ours. */
-	if (attachment_mark_found(mesh->settings.run_dir, attachment, &problem) < 0)
-		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
+	mark(mesh, attachment);
 	if (!attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
 		return 0;
 	struct mesh_pod *pod = mesh_find_pod(mesh, attachment->pod_uid);
@@ -337,10 +342,7 @@ static int recall_late(void *data, struct attachment *attachment, struct error *
 	struct mesh *mesh = data;
 	struct error problem = { 0 };
 	(void)error;
-	/* The predecessor may be of a version without marks. */
-	if (attachment_mark_found(mesh->settings.run_dir, attachment, &problem) < 0)
-		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
-	problem = (struct error){ 0 };
+	mark(mesh, attachment);
 	if (!attachment->is_enrolled || !attachment->pod_uid || !attachment->pod_namespace || !attachment->pod_name)
 		return 0;
 	struct mesh_pod *pod =

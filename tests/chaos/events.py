@@ -83,23 +83,23 @@ class Events:
         world.label(name, **({MODE: "ambient"} if world.labelled[name] else {}))
         return f"{name} {'in' if world.labelled[name] else 'out'}"
 
-    def pod_is_labelled(self):
-        pod, label = self.random.choice(self.world.live), self.random.choice(["ambient", "none", None])
+    def change(self, pod, **members):
+        """What its object says of it."""
         with self.judge.lock:
             self.judge.touch([pod.record])
             pod.was_relabelled = True
-            pod.label = label
+            vars(pod).update(members)
         self.world.show(pod)
+
+    def pod_is_labelled(self):
+        pod, label = self.random.choice(self.world.live), self.random.choice(["ambient", "none", None])
+        self.change(pod, label=label)
         return f"{pod.key} {label}"
 
     def pod_is_annotated(self):
         """What is no boolean is passed over."""
         pod, value = self.random.choice(self.world.live), self.random.choice(["true", "false", "maybe"])
-        with self.judge.lock:
-            self.judge.touch([pod.record])
-            pod.was_relabelled = True
-            pod.dns_capture = value
-        self.world.show(pod)
+        self.change(pod, dns_capture=value)
         return f"{pod.key} DNS capture {value}"
 
     # Pods.
