@@ -84,7 +84,8 @@ def test_a_successor_takes_over_and_the_tunnel_dials_it(start, path, new_tunnel,
     second = start()
     second.say(f"put u1 shop cart sa {namespace}")
     first.wait(lambda: first.count("superseded") == 1)
-    tunnel.wait(lambda: tunnel.connections == 2 and tunnel.is_ready)
+    # The tunnel may dial before the put has come: then its snapshot is empty and an add follows.
+    tunnel.wait(lambda: tunnel.connections == 2 and tunnel.is_ready and "u1" in tunnel.workloads)
     taken = inode(path)
     first.stop()
     assert inode(path) == taken, "the leaving one removed its successor's socket"
