@@ -191,8 +191,14 @@ static int add_address(struct aws_branch_eni *eni, const struct policy_rules *ru
 	const struct policy_rule *provider;
 	if (find_provider(eni, rules, address, error, &provider) < 0)
 		return -1;
-	if (!provider)
+	if (!provider) {
+		/* The pod that had it before had a branch. */
+		for (size_t i = 0; i < rules->count; i++)
+			if (leads_to(rules, &rules->items[i], address) && rules->items[i].protocol == OUR_PROTOCOL &&
+			    policy_rules_remove(eni->netlink, rules->family, &rules->items[i], error) < 0)
+				return -1;
 		return 0;
+	}
 	*applies = true;
 
 	/* What led the same address elsewhere was of an earlier pod. */

@@ -307,6 +307,19 @@ bool probe_index_release(struct probe_index *index, const char *uid)
 	return true;
 }
 
+bool probe_index_owns(const struct probe_index *index, const char *uid, const struct pod_address *address)
+{
+	const struct probe_owner *owner = find_owner(index, uid);
+	return owner && own_entry(index, owner, address);
+}
+
+const struct pod_address *probe_index_claimed(const struct probe_index *index, const char *uid, size_t *ret_count)
+{
+	const struct probe_owner *owner = find_owner(index, uid);
+	*ret_count = owner ? owner->addresses_count : 0;
+	return owner ? owner->addresses : NULL;
+}
+
 bool probe_index_holds(const struct probe_index *index, const char *uid)
 {
 	const struct probe_owner *owner = find_owner(index, uid);

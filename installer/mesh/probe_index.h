@@ -69,6 +69,10 @@ bool probe_index_release(struct probe_index *index, const char *uid); /* false: 
 /* As probe_set_give_away. */
 bool probe_index_give_away(struct probe_index *index, const char *uid, const struct pod_address *address);
 
+/* Whether the address is this pod's. */
+bool probe_index_owns(const struct probe_index *index, const char *uid, const struct pod_address *address);
+/* What the pod claims, though another one may have got it; borrowed until the next change. */
+const struct pod_address *probe_index_claimed(const struct probe_index *index, const char *uid, size_t *ret_count);
 /* Whether the pod owns addresses, and all of them are in the kernel. */
 bool probe_index_holds(const struct probe_index *index, const char *uid);
 /* Whether the addresses of all pods are. */

@@ -286,10 +286,22 @@ void probe_set_remove(struct probe_set *set, const char *uid)
 		schedule(set, 0);
 }
 
-void probe_set_give_away(struct probe_set *set, const char *uid, const struct pod_address *address)
+bool probe_set_give_away(struct probe_set *set, const char *uid, const struct pod_address *address)
 {
-	if (probe_index_give_away(&set->index, uid, address))
-		schedule(set, 0);
+	if (!probe_index_give_away(&set->index, uid, address))
+		return false;
+	schedule(set, 0);
+	return true;
+}
+
+bool probe_set_owns(const struct probe_set *set, const char *uid, const struct pod_address *address)
+{
+	return probe_index_owns(&set->index, uid, address);
+}
+
+const struct pod_address *probe_set_claimed(const struct probe_set *set, const char *uid, size_t *ret_count)
+{
+	return probe_index_claimed(&set->index, uid, ret_count);
 }
 
 int probe_set_flush(struct probe_set *set, struct error *error)

@@ -49,12 +49,17 @@ int probe_set_put(struct probe_set *set, const char *uid, const struct pod_addre
 		  struct error *error);
 /* Takes away the addresses that are still this pod's. A uid that has none is no error. */
 void probe_set_remove(struct probe_set *set, const char *uid);
-/* An address is that of pod `uid`, which is outside: whoever else had it has it no more, though it may still claim it. */
-void probe_set_give_away(struct probe_set *set, const char *uid, const struct pod_address *address);
+/* An address is that of pod `uid`, which is outside: whoever else had it has it no more, though it may still claim it.
+ * True: somebody had it. */
+bool probe_set_give_away(struct probe_set *set, const char *uid, const struct pod_address *address);
 
 /* Makes all changes now, in one transaction; nothing to change costs nothing. */
 int probe_set_flush(struct probe_set *set, struct error *error);
 
+/* Whether the address is this pod's, be it in the kernel yet or not. */
+bool probe_set_owns(const struct probe_set *set, const char *uid, const struct pod_address *address);
+/* What was put for the pod, though another one may have got it; borrowed until the next put, remove or give_away. */
+const struct pod_address *probe_set_claimed(const struct probe_set *set, const char *uid, size_t *ret_count);
 /* Whether the pod has addresses here, and all of them are in the kernel. */
 bool probe_set_holds(const struct probe_set *set, const char *uid);
 /* Whether the rules and all that should be in the sets are in the kernel, as far as we know. */

@@ -41,6 +41,45 @@ int mesh_probes_open(struct mesh *mesh, struct error *error)
 	return settings->aws_branch_eni ? aws_branch_eni_open(settings->host_netns, error, &mesh->aws) : 0;
 }
 
+static void remove_branch_rules(struct mesh *mesh, const char *uid, const struct pod_address *address)
+{
+	struct error error = { 0 };
+	if (mesh->aws && aws_branch_eni_remove(mesh->aws, address, 1, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "pod %s: %s", uid ? uid : "outside", error.message);
+}
+
+static bool names(const struct pod_address *addresses, size_t count, const struct pod_address *address)
+{
+	for (size_t i = 0; i < count; i++)
+		if (pod_address_equal(&addresses[i], address))
+			return true;
+	return false;
+}
+
+/* The rules of what the pod has no more, while it is its own: another pod may have taken an address over. */
+static void drop_branch_rules(struct mesh_pod *pod, const struct pod_address *kept, size_t kept_count)
+{
+	size_t count = 0;
+	const struct pod_address *claimed = probe_set_claimed(pod->mesh->probes, pod->uid, &count);
+	for (size_t i = 0; i < count; i++) {
+		if (names(kept, kept_count, &claimed[i]) || !probe_set_owns(pod->mesh->probes, pod->uid, &claimed[i]))
+			continue;
+		remove_branch_rules(pod->mesh, pod->uid, &claimed[i]);
+		/* All addresses share the veth's way back, which went too. */
+		pod->has_branch_eni_rules = false;
+	}
+}
+
+static int add_branch_rules(struct mesh_pod *pod, const struct pod_address *addresses, size_t count, struct error *error)
+{
+	for (size_t i = 0; i < count; i++)
+		if (probe_set_owns(pod->mesh->probes, pod->uid, &addresses[i]) &&
+		    aws_branch_eni_add(pod->mesh->aws, &addresses[i], 1, error, NULL) < 0)
+			return -1;
+	pod->has_branch_eni_rules = true;
+	return 0;
+}
+
 int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 {
 	struct mesh *mesh = pod->mesh;
@@ -48,28 +87,26 @@ int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (!mesh->probes)
 		return 0;
+	if (mesh->aws) {
+		drop_branch_rules(pod, addresses, count);
+		for (size_t i = 0; i < count; i++) {
+			size_t claimed_count = 0;
+			const struct pod_address *claimed = probe_set_claimed(mesh->probes, pod->uid, &claimed_count);
+			pod->has_branch_eni_rules &= names(claimed, claimed_count, &addresses[i]);
+		}
+	}
 	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
 		return -1;
-	if (!mesh->aws || pod->has_branch_eni_rules)
-		return 0;
-	if (aws_branch_eni_add(mesh->aws, addresses, count, error, NULL) < 0)
-		return -1;
-	pod->has_branch_eni_rules = true;
-	return 0;
+	return mesh->aws && !pod->has_branch_eni_rules ? add_branch_rules(pod, addresses, count, error) : 0;
 }
 
 void mesh_probe_remove(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
-	struct error error = { 0 };
-	size_t count = 0;
-	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (!mesh->probes)
 		return;
-	/* Only while they are its own: another pod may have taken them over. */
-	if (mesh->aws && probe_set_holds(mesh->probes, pod->uid) &&
-	    aws_branch_eni_remove(mesh->aws, addresses, count, &error) < 0)
-		mesh_log(pod, LOG_LEVEL_WARN, "probe", "%s", error.message);
+	if (mesh->aws)
+		drop_branch_rules(pod, NULL, 0);
 	pod->has_branch_eni_rules = false;
 	probe_set_remove(mesh->probes, pod->uid);
 	/* Taken away with the others of this turn. */
@@ -85,8 +122,9 @@ void mesh_probe_give_away(struct mesh *mesh, const struct attachment *attachment
 		uid ? mesh_find_pod_of_sandbox(mesh, attachment->pod_namespace, attachment->pod_name, uid) : NULL;
 	struct pod_address address;
 	for (size_t i = 0; mesh->probes && i < attachment->addresses_count; i++)
-		if (pod_address_parse(attachment->addresses[i], &address))
-			probe_set_give_away(mesh->probes, pod ? pod->uid : uid, &address);
+		if (pod_address_parse(attachment->addresses[i], &address) &&
+		    probe_set_give_away(mesh->probes, pod ? pod->uid : uid, &address))
+			remove_branch_rules(mesh, uid, &address);
 }
 
 bool mesh_probe_holds(const struct mesh_pod *pod)
