@@ -76,8 +76,12 @@ static bool is_reported_elsewhere(const struct mesh_pod *pod)
 static void settle_doubt(struct mesh_pod *pod, const struct finder_wish *found)
 {
 	if (netns_id_equal(found->id, pod->sandbox.id)) {
-		pod->sandbox.is_doubted = false;
-		pod->sandbox.addresses_count = 0;
+		if (sandbox_is_held(&pod->sandbox)) {
+			mesh_addresses_take(pod);
+		} else {
+			pod->sandbox.is_doubted = false;
+			pod->sandbox.addresses_count = 0;
+		}
 	} else {
 		mesh_log(pod, LOG_LEVEL_INFO, "namespace", "the pod has another sandbox by now, which no ADD told of");
 		mesh_leave_sandbox(pod);

@@ -10,6 +10,7 @@
  *   selection.c   which pods belong to the mesh; pod_redirect.c: a pod's own annotations
  *   store.c       pods and namespaces as the source has them; object.c: what of them is kept; missed.c, mirror.c: pods that
  *                 a list did not name, and static pods
+ *   addresses.c   which addresses are a pod's
  *   queue.c       a pod's turn, now or later, and what is said of it
  *   reconcile.c   the order of steps in and out
  *   sandbox.c     a pod's network namespace held open: rules in it, drift (drift.c), closing later; take_over.c: what istio-cni

@@ -78,6 +78,10 @@ static bool add_pod(cJSON *array, const struct mesh_pod *pod, cJSON *defaults)
 	     !cJSON_AddNumberToObject(entry, "netnsDevice", (double)sandbox->id.device) ||
 	     !cJSON_AddNumberToObject(entry, "netnsInode", (double)sandbox->id.inode)))
 		return false;
+	/* Or did, before they changed. */
+	if (sandbox->container_id && sandbox->is_readdressed &&
+	    !cJSON_AddStringToObject(entry, "container", sandbox->container_id))
+		return false;
 	cJSON *list = cJSON_AddArrayToObject(entry, "addresses");
 	for (size_t i = 0; list && i < count; i++) {
 		char text[POD_ADDRESS_TEXT_MAX];
@@ -248,8 +252,10 @@ static int recall_addresses(struct sandbox *sandbox, char **texts, size_t count)
 int sandbox_remember(struct mesh_pod *pod, const struct attachment *attachment)
 {
 	struct sandbox *sandbox = &pod->sandbox;
-	if (!sandbox->container_id || strcmp(sandbox->container_id, attachment->container_id) != 0)
+	if (!sandbox->container_id || strcmp(sandbox->container_id, attachment->container_id) != 0) {
 		sandbox->addresses_count = 0;
+		sandbox->is_readdressed = false;
+	}
 	free(sandbox->container_id);
 	free(sandbox->network);
 	free(sandbox->netns_path);
@@ -378,12 +384,13 @@ static void report_corrupt(void *data, const char *message)
 static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, struct error *error)
 {
 	const char *uid = NULL, *namespace_name = NULL, *name = NULL, *service_account = NULL;
-	const char *netns_path = NULL;
+	const char *netns_path = NULL, *container = NULL;
 	long device = 0, inode = 0;
 	const cJSON *addresses = NULL, *redirect = NULL, *address;
 	if (json_get_string(entry, "netnsPath", where, error, &netns_path) < 0 ||
 	    json_get_integer(entry, "netnsDevice", where, 0, LONG_MAX, error, &device) < 0 ||
 	    json_get_integer(entry, "netnsInode", where, 0, LONG_MAX, error, &inode) < 0 ||
+	    json_get_string(entry, "container", where, error, &container) < 0 ||
 	    json_get_string(entry, "uid", where, error, &uid) < 0 ||
 	    json_get_string(entry, "namespace", where, error, &namespace_name) < 0 ||
 	    json_get_string(entry, "name", where, error, &name) < 0 ||
@@ -411,6 +418,11 @@ static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, 
 		return -1;
 	if (netns_path && !pod->sandbox.netns_path && (pod->sandbox.netns_path = strdup(netns_path)))
 		pod->sandbox.id = (struct netns_id){ .device = (dev_t)device, .inode = (ino_t)inode };
+	/* Its addresses have changed since its ADD, whose attachment names the old ones. */
+	if (container && pod->sandbox.container_id && strcmp(pod->sandbox.container_id, container) == 0) {
+		pod->sandbox.addresses_count = 0;
+		pod->sandbox.is_readdressed = true;
+	}
 	if (pod->sandbox.addresses_count == 0) {
 		char *texts[ATTACHMENT_ADDRESSES_MAX];
 		size_t count = 0;

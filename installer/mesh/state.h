@@ -19,9 +19,10 @@ struct sandbox {
 	char *network;		       /* the network configuration's name, of that ADD */
 	char *netns_path;	       /* of that ADD; NULL: not known */
 	struct netns_id id;	       /* 0, 0: the pod's namespace is not known */
-	struct pod_address *addresses; /* of prevResult */
+	struct pod_address *addresses; /* of prevResult, or that were reported after a change in place */
 	size_t addresses_count;
-	bool is_doubted; /* the kubelet reports other addresses by now: it may have been made anew without an ADD */
+	bool is_readdressed; /* the attachment names others */
+	bool is_doubted;     /* the kubelet reports other addresses by now (addresses.c) */
 
 	int netns; /* -1: not held open */
 	struct redirect_session *session;
@@ -208,7 +209,16 @@ void mesh_list_finished(void *data, enum source_kind kind);
 bool mesh_is_listed(const struct mesh *mesh);
 /* Decides anew from labels and settings. */
 void mesh_decide(struct mesh_pod *pod);
+
+/* addresses.c */
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count);
+/* What the pod's object to be names, compared with what is known: the sandbox may be doubted afterwards. */
+void mesh_addresses_reported(struct mesh_pod *pod, const struct pod *put);
+/* Where the namespace of a doubted sandbox is held, and all that is reported is configured there, that is the pod's from now
+ * on. False: it has to be looked for. */
+bool mesh_addresses_follow(struct mesh_pod *pod);
+/* What is reported is in the namespace that is held: it is the pod's, and what else is configured there of what it had. */
+void mesh_addresses_take(struct mesh_pod *pod);
 
 /* mirror.c */
 /* A pod was put: a mirror takes over what is known and held of its static pod's sandbox. */

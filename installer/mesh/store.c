@@ -81,28 +81,6 @@ struct mesh_pod *mesh_find_pod_of_sandbox(const struct mesh *mesh, const char *n
 	return NULL;
 }
 
-const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count)
-{
-	if (pod->sandbox.addresses_count > 0) {
-		*ret_count = pod->sandbox.addresses_count;
-		return pod->sandbox.addresses;
-	}
-	*ret_count = pod->object ? pod->object->addresses_count : 0;
-	return pod->object ? pod->object->addresses : NULL;
-}
-
-/* Whether the object names none of these. */
-static bool addresses_are_others(const struct pod *object, const struct pod_address *addresses, size_t count)
-{
-	for (size_t i = 0; i < object->addresses_count; i++) {
-		for (size_t j = 0; j < count; j++) {
-			if (pod_address_equal(&object->addresses[i], &addresses[j]))
-				return false;
-		}
-	}
-	return true;
-}
-
 static int replace_text(char **text, const char *value)
 {
 	if (*text && strcmp(*text, value) == 0)
@@ -222,31 +200,6 @@ void mesh_decide(struct mesh_pod *pod)
 	mesh_queue(pod);
 }
 
-/* A sandbox may be made anew by a chain that does not name us just then: no ADD tells of it, and maybe no DEL of the old one.
- * The kubelet's word does; but an ADD comes before it, and what the kubelet reported before does not count against one. */
-static void compare_sandbox(struct mesh_pod *pod, const struct pod *put)
-{
-	size_t count = 0;
-	const struct pod_address *known = mesh_pod_addresses(pod, &count);
-	if (put->addresses_count == 0)
-		return;
-	if (count == 0) {
-		/* The first ones. After an ADD that failed, or a DEL, they are of a sandbox that no ADD told of. */
-		if (pod->object)
-			pod->is_torn_down = false;
-		return;
-	}
-	if (!addresses_are_others(put, known, count)) {
-		if (pod->sandbox.addresses_count > 0)
-			pod->sandbox.is_doubted = false;
-		return;
-	}
-	if (pod->object && !addresses_are_others(put, pod->object->addresses, pod->object->addresses_count))
-		return;
-	pod->is_torn_down = false;
-	pod->sandbox.is_doubted = true;
-}
-
 /* What was remembered may have named it otherwise. */
 static int rename_pod(struct mesh_pod *pod, const char *namespace_name, const char *name)
 {
@@ -268,10 +221,10 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	    replace_text(&pod->service_account, put->service_account) < 0)
 		return error_set(error, ENOMEM, "cannot keep pod %s/%s", put->namespace_name, put->name);
 	mesh->settings.metrics->changes[pod->object ? METRICS_CHANGE_UPDATE : METRICS_CHANGE_ADD]++;
-	compare_sandbox(pod, put);
+	mesh_addresses_reported(pod, put);
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
-	if (pod->sandbox.is_doubted)
+	if (pod->sandbox.is_doubted && !mesh_addresses_follow(pod))
 		mesh_locate_soon(pod);
 	pod->is_listed = true;
 	mesh_missed_is_over(pod);

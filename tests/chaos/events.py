@@ -31,7 +31,9 @@ class Events:
         self.numbers = 0
         self.agent_started = 0
         self.is_corrupt = False  # what is remembered, since the agent started last
-        self.freed = []       # addresses of sandboxes that are gone or about to go
+        self.freed = []       # sandboxes that are gone or about to go: their addresses are free
+        self.left = []        # sandboxes, and [IPv4, IPv6] that they had before those changed in place: free at rest
+        self.moves = 0
         self.ended = []       # pods whose object is still there
         self.unreported = []  # pods that are gone while their objects say that they run
 
@@ -46,7 +48,7 @@ class Events:
             choices += [self.tunnel_takes_again] * 3
         if world.live:
             choices += [self.pod_is_annotated, self.tunnel_refuses]
-            choices += [self.pod_is_labelled] * 3 + [self.pod_is_edited] * 5 + [self.sandbox_is_made_anew]
+            choices += [self.pod_is_labelled] * 3 + [self.pod_is_edited] * 5 + [self.sandbox_is_made_anew, self.addresses_change]
             if len(world.live) > 3:
                 choices += [self.pod_goes] * 2 + [self.pod_ends]
         if self.unreported:
@@ -110,12 +112,16 @@ class Events:
         return pod
 
     def addresses(self):
-        """Of a sandbox whose DEL has ended: before that no IPAM would give them."""
-        if not self.freed or self.random.random() >= 0.4:
+        """Of a sandbox whose DEL has ended: before that no IPAM would give them. Or that a pod had which lives on."""
+        if self.random.random() >= 0.4:
             return None
-        pod, *addresses = self.freed.pop(0)
+        if self.world.moved and self.random.random() < 0.5:
+            return [*self.world.moved.pop(0), None]
+        if not self.freed:
+            return None
+        pod, sandbox, has_both = self.freed.pop(0)
         pod.thread.join()
-        return addresses
+        return [sandbox.address, sandbox.address6, sandbox.number_of_link] if has_both else None
 
     def pod_comes(self):
         pod, addresses = self.new_pod(), self.addresses()
@@ -142,7 +148,7 @@ class Events:
             pod.is_gone = True
         world.live.remove(pod)
         sandbox = pod.sandbox
-        self.freed.append((pod, sandbox.address, sandbox.address6))
+        self.freed.append((pod, sandbox, None not in pod.addresses))
         if is_first:
             sandbox.hide()
 
@@ -177,7 +183,7 @@ class Events:
         sandbox = pod.sandbox
         world.in_a_thread(pod, lambda: (world.show(pod), world.tear_down(pod, sandbox, is_told)))
         pod.thread.join()
-        self.freed.insert(0, (pod, sandbox.address, sandbox.address6))
+        self.freed.insert(0, (pod, sandbox, None not in pod.addresses))
         return f"{pod.key} {sandbox.interface}{'' if is_told else ', without a DEL'}"
 
     def ended_pod_goes(self):
@@ -204,6 +210,28 @@ class Events:
                 world.bring_up(pod, new)
         world.in_a_thread(pod, change)
         return f"{pod.key} {old.interface} {new.interface}{', DEL of the old one late' if is_late else ''}"
+
+    def addresses_change(self):
+        """In place: the pod, its sandbox and its network namespace stay."""
+        world, pod = self.world, self.random.choice(self.world.live)
+        old, sandbox = pod.addresses, pod.sandbox
+        self.moves += 1
+        new = [f"10.91.{128 + (self.moves >> 8)}.{self.moves & 255}", f"fd91::80:{self.moves:x}"]
+        # One family may go; what went comes back.
+        kept = self.random.choice([[None, None], [old[0], None], [None, old[1]], [old[0], False], [False, old[1]]])
+        pod.addresses = [None if one is False else one or another for one, another in zip(kept, new)]
+        if None not in old and None not in pod.addresses and not set(old) & set(pod.addresses):
+            self.left.append((sandbox, old))
+        address, address6 = pod.addresses
+        world.in_a_thread(pod, lambda: world.move(pod, sandbox, address, address6))
+        return f"{pod.key} {sandbox.interface} {address} {address6}"
+
+    def free_what_was_left(self):
+        """At rest: all that was told has happened."""
+        for sandbox, addresses in self.left:
+            sandbox.left -= set(addresses)
+            self.world.moved.append(addresses)
+        self.left = []
 
     # Force.
     def pod_is_edited(self):

@@ -8,8 +8,9 @@ A cause is a time during which something was taken away by force, from the momen
     edited    rules, routes or interfaces in the pod (or the host's rules): packets may go around the tunnel, new connections may
               fail, and those that the tunnel carries may break
     host      the host's rules, in the same time: what the node itself has open loses its translation
+    moved     the pod's addresses changed in place: until the node has learned of it, a probe may go through the tunnel
     tunnel    the tunnel died: new connections of pods of the mesh may fail, and those that it carried break; nothing goes around it
-What the agent's or the API server's end breaks has no cause."""
+And what uses an address that a pod has lost comes to its end, whenever. What the agent's or the API server's end breaks has no cause."""
 import bisect
 import collections
 import ipaddress
@@ -30,6 +31,7 @@ class Record:
         self.times, self.states = [0.0], ["changing"]
         self.asks_tunnel = [(0.0, None)]  # whom its names are asked of, from a moment on; None: of either
         self.causes = []          # [kind, start, end or None]
+        self.lost = set()         # addresses that it had
         self.generation = 0
         self.touched = time.time()
         self.right = None         # (generation, time): it was seen to be right, with nothing done to it since
@@ -115,7 +117,10 @@ class Judge:
     def connection_failed(self, report):
         """The sandboxes are those of this moment; the verdict comes a little later."""
         with self.lock:
-            report["records"] = [record for record in (self.pods.get(report["from"]), self.pods.get(report["to"])) if record]
+            source, target = self.pods.get(report["from"]), self.pods.get(report["to"])
+            report["records"] = [record for record in (source, target) if record]
+            report["lost"] = bool(target and report["address"] in target.lost or
+                                  source and report["source"] and str(ipaddress.ip_address(report["source"][0])) in source.lost)
             self.failed.append(report)
 
     def name_asked(self, report):
@@ -152,6 +157,9 @@ class Judge:
                     self.violation(f"a pod outside is probed as one of the mesh: {what}")
                 return
             if state == "in" and not opens and packet.destination in NODE:
+                if record.has_cause(("moved",), packet.asked or packet.time, packet.time):
+                    self.counts["probes through the tunnel of a pod that has moved just then"] += 1
+                    return
                 self.violation(f"a probe goes through the tunnel: {what}")
                 return
             if state == "in" and not packet.marked:
@@ -178,6 +186,9 @@ class Judge:
                     self.violation(f"the tunnel's own port took a connection that the rules had not sent there: {report}")
                 return
             causes = ("edited", "tunnel") if report["last"] is None or is_carried else ("host",) if report["from"] == "host" else ()
+            if report["lost"]:
+                self.counts["connections that broke with their address"] += 1
+                return
             for record in ends:
                 if record.has_cause(causes, since, until) and record.states_between(since, until) != {"out"}:
                     self.counts["connections that broke with a cause"] += 1
@@ -197,6 +208,8 @@ class Judge:
         source = tuple(report["source"] or ())
         is_again, self.asked_from[source] = since - self.asked_from.get(source, 0) < KERNEL_REMEMBERS, since
         if is_again and report["answered"]:  # by chance: it belongs to the flow that was there before
+            return
+        if source and str(ipaddress.ip_address(source[0])) in record.lost:
             return
         if record.has_cause(("edited", "tunnel"), since, until) and states != {"out"}:
             return

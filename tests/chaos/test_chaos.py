@@ -98,7 +98,7 @@ class Chaos:
                 found.append(f"{record.name}: annotation {annotation}, wanted {record.wanted()}")
         if set(world.tunnel.workloads) != set(inside):
             found.append(f"the tunnel has {sorted(world.tunnel.workloads)}, must have {sorted(inside)}")
-        addresses = {address for pod in inside.values() for address in (pod.sandbox.address, pod.sandbox.address6)}
+        addresses = {address for pod in inside.values() for address in pod.sandbox.addresses}
         if world.probes() != addresses:
             found.append(f"the host's sets have {sorted(world.probes())}, must have {sorted(addresses)}")
         if world.enrolled() != set(inside):
@@ -148,6 +148,7 @@ class Chaos:
                 self.fail(f"the node does not come to rest within {REST_WITHIN} s:\n" + "\n".join(last))
             time.sleep(0.1)
         self.rests += 1
+        self.events.free_what_was_left()
         with self.judge.lock:
             for namespace in self.world.was_flipped:
                 self.world.was_flipped[namespace] = False

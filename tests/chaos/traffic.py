@@ -6,6 +6,7 @@ server answers something else.
 Commands on standard input, JSON lines:
 
     {"pod": KEY, "netns": PATH, "addresses": [...], "serves": true}     it talks from now on
+    {"moved": KEY, "addresses": [...]}       it is found at these from now on
     {"gone": KEY}                          its sockets are closed, and connections with it end without a word
     {"lasting": KEY, "to": KEY}            a connection that stays; answered by {"lasting": true} when it talks
     {"stop": true}
@@ -130,9 +131,18 @@ class Traffic:
         if problem:
             raise OSError(problem, os.strerror(problem))
 
+    @staticmethod
+    def common(pod, other):
+        """Addresses of the other one that it can reach: it may have lost a family. The node has both."""
+        families = {":" in address for address in pod.addresses} if pod.serves else {True, False}
+        return [address for address in other.addresses if (":" in address) in families]
+
     async def talk(self, pod, other, kind, life, told=None):
         """One connection: opened, asked at least once, and as long as it lives."""
-        address = self.random.choice(other.addresses)
+        addresses = self.common(pod, other)
+        if not addresses:
+            return
+        address = self.random.choice(addresses)
         report = {"kind": kind, "from": pod.key, "to": other.key, "address": address, "opened": time.time(), "last": None,
                   "source": None, "step": "connect"}
         self.totals[kind] += 1
@@ -171,7 +181,11 @@ class Traffic:
 
     async def ask(self, pod):
         """A question to the name server, from a socket of its own."""
-        server, by = self.random.choice(NAME_SERVERS), self.random.choice(["udp", "tcp"])
+        families = {":" in address for address in pod.addresses}
+        servers = [server for server in NAME_SERVERS if (":" in server) in families]
+        if not servers:
+            return
+        server, by = self.random.choice(servers), self.random.choice(["udp", "tcp"])
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
         query = struct.pack("!HHHHHH", self.random.randrange(65536), 0x100, 1, 0, 0, 0) + b"\4name\0\0\1\0\1"
         report = {"from": pod.key, "server": server, "by": by, "asked": time.time(), "answered": None, "source": None}
@@ -211,6 +225,8 @@ class Traffic:
 
     async def scan(self, pod, other):
         """A port of the tunnel's, which takes nobody whom the rules have not sent there."""
+        if not other.addresses:
+            return
         address, port = self.random.choice(other.addresses), self.random.choice(GUARDED)
         report = {"kind": "scan", "from": pod.key, "to": other.key, "address": address, "port": port, "opened": time.time(), "last": None,
                   "source": None}
@@ -284,6 +300,9 @@ class Traffic:
                 await self.add(command["pod"], command["netns"], command["addresses"], command["serves"])
             elif "gone" in command:
                 await self.remove(command["gone"])
+            elif "moved" in command:
+                self.pods[command["moved"]].addresses = command["addresses"]
+                say(moved=command["moved"])
             elif "lasting" in command:
                 self.last(command["lasting"], command["to"])
             else:

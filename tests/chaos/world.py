@@ -88,21 +88,45 @@ class Sandbox(ClusterPod):
         self.interface = f"veth{number}"
         self.is_closed = self.talks = False
         self.container = None
+        self.number_of_link = number
+        self.left = set()  # addresses that it had, and that are nobody's yet
         # A connection that was closed while its other end went away would keep the namespace for minutes.
         self.netns.sysctl("net.ipv4.tcp_orphan_retries", 1)
         self.netns.sysctl("net.ipv4.tcp_fin_timeout", 1)
 
+    @property
+    def addresses(self):
+        return [address for address in (self.address, self.address6) if address]
+
+    def object(self):
+        pod = super().object()
+        if "podIPs" in pod["status"]:
+            pod["status"].update(podIP=self.addresses[0], podIPs=[{"ip": address} for address in self.addresses])
+        return pod
+
+    def move(self, address, address6):
+        """In place. None: that family goes."""
+        for old, new, bits in (self.address, address, 16), (self.address6, address6, 64):
+            if old != new:
+                self.left |= {old} - {None}
+                self.netns.ip((f"addr del {old}/{bits} dev eth0\n" if old else "") +
+                              (f"addr add {new}/{bits} dev eth0{' nodad' if bits == 64 else ''}\n" if new else ""))
+        if address:
+            self.netns.ip("route replace default via 10.91.0.1\n")
+        if address6:
+            self.netns.run("ip", "-6", "route", "replace", "default", "via", "fd91::1")
+        self.address, self.address6 = address, address6
+
     def take(self, address, address6):
-        """The addresses of a sandbox that is gone, with the same link address: neighbours have it in their tables."""
+        """The addresses of a sandbox that is gone, or that has others by now."""
         old, old6 = self.address, self.address6
         self.address, self.address6 = address, address6
         self.netns.ip(f"addr del {old}/16 dev eth0\naddr del {old6}/64 dev eth0\naddr add {address}/16 dev eth0\n"
                       f"addr add {address6}/64 dev eth0 nodad\nroute replace default via 10.91.0.1\n")
 
     def settle_link(self):
-        last = [int(part) for part in self.address.split(".")]
         self.netns.run("ip", "-6", "route", "add", "default", "via", "fd91::1")
-        self.netns.ip(f"link set eth0 address 02:00:{last[0]:02x}:{last[1]:02x}:{last[2]:02x}:{last[3]:02x}\n")
+        self.netns.ip(f"link set eth0 address 02:00:0a:5b:{self.number_of_link >> 8:02x}:{self.number_of_link & 255:02x}\n")
 
     def run(self):
         if self.starts:
@@ -118,8 +142,11 @@ class Sandbox(ClusterPod):
         """None: it is what it must be, in the kernel, on the host and in the tunnel; else what is not."""
         traces = self.netns.run("sh", "-c", "nft list table inet ambient-cni; ip rule list pref 32764; ip -6 rule list pref 32764;"
                                 "ip route show table 100; ip -6 route show table 100", check=False)
-        probes = self.node.probes() & {self.address, self.address6}
+        in_sets = self.node.probes()
+        probes = in_sets & set(self.addresses)
         workload = self.node.tunnel.workloads.get(self.uid) if self.node.tunnel else None
+        if in_sets & self.left:
+            return f"probed at an address that it has lost: {in_sets & self.left}"
         if not is_wanted:
             # Of a Del all are told.
             workload = workload or next((tunnel.workloads[self.uid] for tunnel in self.node.tunnels_up if self.uid in tunnel.workloads), None)
@@ -132,7 +159,7 @@ class Sandbox(ClusterPod):
             return f"names: {traces[:300]}"
         if traces.count("lookup 100") != 2 or traces.count("local default") != 2:
             return f"routing: {traces[-500:]}"
-        if len(probes) != 2:
+        if probes != set(self.addresses):
             return "not probed"
         if not self.node.translates_probes():
             return "the host's rules are not there"
@@ -154,6 +181,7 @@ class Pod:
         self.was_relabelled = False
         self.was_refused = False
         self.dns_capture = None  # as its annotation says
+        self.addresses = None    # as events have said so far: [IPv4, IPv6], None where that family has gone
 
 
 class World(ClusterNode):
@@ -178,6 +206,8 @@ class World(ClusterNode):
         self.tunnels_up = []       # in the order of their starts
         self.connected = []        # in the order of their connections: Adds go to the last
         self.threads, self.gone = [], []
+        self.show_lock = threading.Lock()
+        self.moved = []            # [IPv4, IPv6] that pods had which live on at others
         self.deleted = set()       # containers whose DEL succeeded
         self.touched = time.time()
         self.totals = None
@@ -315,7 +345,7 @@ class World(ClusterNode):
         if runs:
             (sandbox.folder / "cgroup").write_text(sandbox.cgroup)
         if addresses:
-            sandbox.take(*addresses)
+            self.take_over(sandbox, *addresses)
         sandbox.settle_link()
         sandbox.netns_identity = sandbox.identity()
         sandbox.labels = {} if pod.label is None else {MODE: pod.label}
@@ -327,15 +357,40 @@ class World(ClusterNode):
         with self.judge.lock:
             self.judge.records[sandbox.interface] = record
             pod.sandbox, pod.record = sandbox, record
+            pod.addresses = [sandbox.address, sandbox.address6]
         return sandbox
 
-    def show(self, pod):
-        if pod.is_gone:
+    def take_over(self, sandbox, address, address6, number_of_link):
+        """With the link address that its neighbours have in their tables, where who had it is gone; else they forget it."""
+        sandbox.take(address, address6)
+        if number_of_link is not None:
+            sandbox.number_of_link = number_of_link
             return
-        pod.sandbox.labels = {} if pod.label is None else {MODE: pod.label}
-        pod.sandbox.annotations = {} if pod.dns_capture is None else {DNS_CAPTURE: pod.dns_capture}
-        pod.sandbox.status = {"phase": "Succeeded"} if pod.has_ended else {}
-        pod.sandbox.show()
+        for netns in [self.host, *(pod.sandbox.netns for pod in self.live)]:
+            netns.run("sh", "-c", f"ip neigh flush to {address}; ip -6 neigh flush to {address6}", check=False)
+
+    def move(self, pod, sandbox, address, address6):
+        """A pod's addresses change in place; then the kubelet says so."""
+        record, lost = sandbox.record, {sandbox.address, sandbox.address6} - {address, address6, None}
+        with self.judge.lock:
+            self.judge.touch([record], cause="moved", changes=False)
+            record.lost |= lost
+        if sandbox.talks:
+            self.ask_traffic(("moved", pod.key), moved=pod.key, addresses=[one for one in sandbox.addresses if one not in lost])
+        sandbox.move(address, address6)
+        if sandbox.talks:
+            self.ask_traffic(("moved", pod.key), moved=pod.key, addresses=sandbox.addresses)
+        self.show(pod)
+        self.judge.touch([record], changes=False)
+
+    def show(self, pod):
+        with self.show_lock:
+            if pod.is_gone:
+                return
+            pod.sandbox.labels = {} if pod.label is None else {MODE: pod.label}
+            pod.sandbox.annotations = {} if pod.dns_capture is None else {DNS_CAPTURE: pod.dns_capture}
+            pod.sandbox.status = {"phase": "Succeeded"} if pod.has_ended else {}
+            pod.sandbox.show()
 
     def in_a_thread(self, pod, routine):
         """The kubelet's worker for one pod: one thing after the other."""
@@ -367,7 +422,8 @@ class World(ClusterNode):
                 is_strict = not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.label != "ambient"
                 generation, touched = pod.record.generation, self.touched
                 is_agent_there = pod.label == "ambient" and self.is_agent_up and self.is_api_up
-                status, answer = self.runtime.call("ADD", sandbox, container=sandbox.container, config=entry)
+                sandbox.ips = [f"{sandbox.address}/16", f"{sandbox.address6}/64"]
+                status, answer = self.runtime.call("ADD", sandbox, container=sandbox.container, config=entry, ips=sandbox.ips)
                 if status == 0:
                     is_strict = is_strict and generation == pod.record.generation
                     if (is_strict or is_agent_there) and not pod.was_relabelled:
@@ -380,7 +436,7 @@ class World(ClusterNode):
                         self.judge.violation(f"{pod.record.name}: its ADD failed, though nothing had been done: {answer}")
                     if self.judge.counts["ADDs with another error"] > 20:
                         raise AssertionError(f"{sandbox.interface} {sandbox.is_closed} {sandbox.holder.poll()} {answer}")
-                if self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)[0] == 0:
+                if self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry, ips=sandbox.ips)[0] == 0:
                     self.deleted.add(sandbox.container)
             time.sleep(0.2)
         else:
@@ -411,7 +467,7 @@ class World(ClusterNode):
     def begin_traffic(self, pod, sandbox):
         with self.judge.lock:
             self.judge.pods[pod.key] = pod.record
-        self.ask_traffic(("ready", pod.key), pod=pod.key, netns=sandbox.netns.path, addresses=[sandbox.address, sandbox.address6],
+        self.ask_traffic(("ready", pod.key), pod=pod.key, netns=sandbox.netns.path, addresses=sandbox.addresses,
                          serves=True)
         sandbox.talks = True
 
@@ -429,7 +485,7 @@ class World(ClusterNode):
         self.end_processes(pod, sandbox)
         entry = self.our_entry() if is_told else None
         if entry and self.has_binary() and sandbox.container:
-            status, answer = self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry)
+            status, answer = self.runtime.call("DEL", sandbox, container=sandbox.container, config=entry, ips=sandbox.ips)
             if status != 0:
                 self.judge.violation(f"DEL of {pod.key} failed: {answer}")
             else:
