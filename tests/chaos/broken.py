@@ -78,6 +78,8 @@ PRODUCTS = [
            "	if (attachment_remove(run_dir, container_id, interface, error) < 0)\n", "	if (false)\n"),
     broken("a pod's address stays in the host's set", "the host's sets have|probed, though outside", "installer/mesh/probes.c",
            "	probe_set_remove(mesh->probes, pod->uid);", ""),
+    broken("addresses of a pod that change in place are not followed", "not probed|the host's sets have|a probe goes through|it has lost",
+           "installer/mesh/addresses.c", "			pod->sandbox.is_doubted = names_a_change(pod, put);", "			pod->sandbox.is_doubted = false;"),
     broken("each change of a pod's rules leaks a descriptor", "descriptors", "installer/mesh/sandbox.c",
            "	sandbox->standing = stage == REDIRECT_STAGE_FULL ? REDIRECT_STANDING_FULL : REDIRECT_STANDING_GUARD;",
            "	fcntl(2, F_DUPFD_CLOEXEC, 3);\n"
