@@ -34,6 +34,7 @@ import time
 MARK = 0x539
 TRAFFIC_CLASS = 0xb8  # on every packet of the tunnel's sockets: a mark does not leave the namespace, this does
 SO_MARK, SO_ORIGINAL_DST = 36, 80
+PORTS = 15001, 15006, 15008  # outbound, inbound, HBONE
 IP_TRANSPARENT, IP_FREEBIND, IPV6_TRANSPARENT, IPV6_FREEBIND = 19, 15, 75, 78
 RECEIVE_MAX = 1024
 CLONE_NEWNET = 0x40000000
@@ -172,7 +173,7 @@ class PodListeners:
             with inside(netns):
                 has_ipv6 = ipv6 and os.path.exists("/proc/thread-self/net/if_inet6")
                 wildcard = (socket.AF_INET6, "::") if has_ipv6 else (socket.AF_INET, "0.0.0.0")
-                for port, serve in ((15001, self.outbound), (15006, self.inbound), (15008, self.hbone)):
+                for port, serve in zip(PORTS, (self.outbound, self.inbound, self.hbone)):
                     self.listen(*wildcard, port, serve, True)
                 for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
                     if family == socket.AF_INET6 and not has_ipv6:
@@ -252,12 +253,13 @@ class PodListeners:
 
     async def outbound(self, here, source, destination):
         self.tell("carried", listener="outbound", source=source, destination=destination)
-        if destination:
+        if destination and destination[1] not in PORTS:
             await self.join(here, await self.connect(destination))
 
     async def inbound(self, here, source, destination):
         self.tell("carried", listener="inbound", source=source, destination=destination)
-        if destination:
+        # As ztunnel: what was meant for one of its own ports would come to it again and again.
+        if destination and destination[1] not in PORTS:
             await self.join(here, await self.connect(destination, source[0]))
 
     async def hbone(self, here, source, _destination):
