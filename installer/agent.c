@@ -24,10 +24,6 @@
 #include "installer/succession.h"
 #include "version.h"
 
-/* How often a successor is looked for, and how often in a row it has to be missing. */
-#define SUCCESSOR_LOOK_TICKS 2
-#define SUCCESSOR_LOOKS 3
-
 static void raise_limits(const struct log *log)
 {
 	/* Five descriptors a pod, and more while many change at once. */
@@ -67,6 +63,13 @@ void agent_leave_host(struct agent *agent)
 	agent->host = NULL;
 }
 
+static void begin_to_watch_successor(struct agent *agent)
+{
+	const struct timeval look = { .tv_usec = SUCCESSION_LOOK_MILLISECONDS * 1000 };
+	if (!event_pending(agent->successor_look, EV_TIMEOUT, NULL))
+		event_add(agent->successor_look, &look);
+}
+
 static void successor_serves_plugins(void *data)
 {
 	struct agent *agent = data;
@@ -75,6 +78,7 @@ static void successor_serves_plugins(void *data)
 	agent_leave_host(agent);
 	mesh_stop(agent->mesh);
 	tunnel_server_close_connections(agent->tunnel);
+	begin_to_watch_successor(agent);
 }
 
 static int make_mesh(struct agent *agent, struct error *error)
@@ -139,17 +143,18 @@ static void taint_removed(void *data, int status, const cJSON *object, const str
 			  agent->config->remove_taint, agent->config->node_name, error->message);
 }
 
-/* A successor that takes over and ends at once leaves a node without an agent, since we have given everything away: we end too,
- * and are started anew. Looked for where it took over from us. */
-static void watch_successor(struct agent *agent)
+static void watch_successor(evutil_socket_t fd, short what, void *data)
 {
-	if (agent->superseded_ticks++ % SUCCESSOR_LOOK_TICKS != 0)
-		return;
+	struct agent *agent = data;
 	cleanup_free char *path = NULL;
+	(void)fd;
+	(void)what;
+	if (agent->is_stopping)
+		return;
+	/* Where it took over from us. */
 	if (!plugin_server_listens(agent->plugins) && file_join(agent->config->run_dir, WIRE_SOCKET, NULL, &path) < 0)
 		return;
-	agent->vacant_looks = succession_is_vacant(path ? path : agent->config->tunnel_socket) ? agent->vacant_looks + 1 : 0;
-	if (agent->vacant_looks < SUCCESSOR_LOOKS)
+	if (!succession_is_over(&agent->succession, path ? path : agent->config->tunnel_socket))
 		return;
 	agent->is_left_alone = true;
 	event_base_loopbreak(agent->base);
@@ -163,8 +168,8 @@ static void tick(evutil_socket_t fd, short what, void *data)
 	(void)fd;
 	(void)what;
 	log_tell_repeats(&agent->log, false);
-	if (mesh_is_stopped(agent->mesh) && !agent->is_stopping)
-		watch_successor(agent);
+	if (mesh_is_stopped(agent->mesh)) /* where it has the tunnel's socket alone, or an addition failed */
+		begin_to_watch_successor(agent);
 	bool is_ready = observe_is_ready(agent->observe, reason, sizeof reason);
 	if (is_ready != agent->was_ready)
 		log_write(&agent->log, LOG_LEVEL_INFO, NULL, is_ready ? "ready%s" : "not ready: %s", is_ready ? "" : reason);
@@ -235,6 +240,15 @@ static void told_to_stop(evutil_socket_t signal_number, short what, void *data)
 	agent_stop(data, (int)signal_number);
 }
 
+static void hold_signals(int how)
+{
+	sigset_t signals;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigprocmask(how, &signals, NULL);
+}
+
 static int make_loop(struct agent *agent, struct error *error)
 {
 	const struct timeval second = { .tv_sec = 1 };
@@ -250,9 +264,12 @@ static int make_loop(struct agent *agent, struct error *error)
 	agent->terminate = evsignal_new(agent->base, SIGTERM, told_to_stop, agent);
 	agent->interrupt = evsignal_new(agent->base, SIGINT, told_to_stop, agent);
 	agent->tick = event_new(agent->base, -1, EV_PERSIST, tick, agent);
-	if (!agent->terminate || !agent->interrupt || !agent->tick || evsignal_add(agent->terminate, NULL) < 0 ||
-	    evsignal_add(agent->interrupt, NULL) < 0 || event_add(agent->tick, &second) < 0)
+	agent->successor_look = event_new(agent->base, -1, EV_PERSIST, watch_successor, agent);
+	if (!agent->terminate || !agent->interrupt || !agent->tick || !agent->successor_look ||
+	    evsignal_add(agent->terminate, NULL) < 0 || evsignal_add(agent->interrupt, NULL) < 0 ||
+	    event_add(agent->tick, &second) < 0)
 		return error_set(error, ENOMEM, "cannot make the event loop");
+	hold_signals(SIG_UNBLOCK);
 	return 0;
 }
 
@@ -272,7 +289,7 @@ static void agent_clear(struct agent *agent)
 		agent->source.free(agent->source.self);
 	kube_client_free(agent->client);
 	tunnel_server_free(agent->tunnel);
-	struct event *events[] = { agent->terminate, agent->interrupt, agent->tick };
+	struct event *events[] = { agent->terminate, agent->interrupt, agent->tick, agent->successor_look };
 	for (size_t i = 0; i < sizeof events / sizeof events[0]; i++) {
 		if (events[i])
 			event_free(events[i]);
@@ -285,7 +302,8 @@ static void agent_clear(struct agent *agent)
 	log_repeats_free(agent->log.repeats);
 }
 
-int agent_run(const struct installer_config *config, struct error *error)
+/* True in `ret_is_left_alone`: the loop ended since a successor took over, and is gone. */
+static int run_once(const struct installer_config *config, bool is_restricted, struct error *error, bool *ret_is_left_alone)
 {
 	__attribute__((cleanup(agent_clear))) struct agent agent = {
 		.config = config,
@@ -310,12 +328,31 @@ int agent_run(const struct installer_config *config, struct error *error)
 	    make_observe(&agent, error) < 0 || make_host(&agent, error) < 0)
 		return -1;
 	struct error problem = { 0 };
-	if (seccomp_restrict(config->log.level == LOG_LEVEL_DEBUG, &problem) < 0)
+	if (!is_restricted && seccomp_restrict(config->log.level == LOG_LEVEL_DEBUG, &problem) < 0)
 		log_write(&agent.log, LOG_LEVEL_WARN, NULL, "%s", problem.message);
 	if (event_base_dispatch(agent.base) < 0)
 		return error_set(error, errno, "the event loop failed");
-	if (agent.is_left_alone)
-		return error_say(error, ESRCH, "the successor that took over is gone: this agent ends, to be started anew");
-	log_write(&agent.log, LOG_LEVEL_INFO, NULL, "ambient-installer stops");
+	if (agent.is_left_alone) {
+		/* A signal that has come is looked at still, one that comes from here on waits for the next loop. */
+		hold_signals(SIG_BLOCK);
+		event_base_loop(agent.base, EVLOOP_NONBLOCK);
+		agent.is_left_alone = !agent.is_stopping;
+	}
+	log_write(&agent.log, LOG_LEVEL_INFO, NULL,
+		  agent.is_left_alone ? "the successor that took over is gone: this agent begins anew"
+				      : "ambient-installer stops");
+	*ret_is_left_alone = agent.is_left_alone;
+	return 0;
+}
+
+int agent_run(const struct installer_config *config, struct error *error)
+{
+	bool is_restricted = false, is_left_alone = false;
+	/* What was given to a successor is not ours any more: all is made as at a start. */
+	do {
+		if (run_once(config, is_restricted, error, &is_left_alone) < 0)
+			return -1;
+		is_restricted = true;
+	} while (is_left_alone);
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include "installer/observe/observe.h"
 #include "installer/plugin_server.h"
 #include "installer/source.h"
+#include "installer/succession.h"
 #include "installer/tunnel/server.h"
 
 struct kube_taint_removal;
@@ -24,7 +25,7 @@ struct agent {
 	struct metrics metrics;
 	int host_netns;
 	struct event_base *base;
-	struct event *terminate, *interrupt, *tick;
+	struct event *terminate, *interrupt, *tick, *successor_look;
 	struct mesh *mesh;
 	struct tunnel_server *tunnel;
 	struct kube_client *client; /* NULL: the source is a folder */
@@ -34,9 +35,8 @@ struct agent {
 	struct host *host; /* NULL: host.install is false */
 	struct observe *observe;
 	bool was_ready;
-	unsigned int superseded_ticks; /* seconds since a successor took over */
-	unsigned int vacant_looks;     /* how often in a row nobody was there */
-	bool is_left_alone;	       /* by that successor: the loop ends for it */
+	struct succession succession; /* since a successor took over */
+	bool is_left_alone;	      /* by that successor: the loop ends for it */
 	struct kube_taint_removal *taint_removal;
 	bool is_taint_removed;
 
