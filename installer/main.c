@@ -4,6 +4,7 @@
 
 #include "installer/cli/commands.h"
 #include "installer/cli/options.h"
+#include "installer/memory.h"
 
 static const struct command {
 	const char *name, *arguments, *summary;
@@ -54,6 +55,7 @@ int main(int argc, char **argv)
 		print_help(stdout);
 		return EXIT_STATUS_DONE;
 	}
+	memory_end_without_any_in_libevent();
 	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
 		if (strcmp(commands[i].name, argv[1]) != 0)
 			continue;

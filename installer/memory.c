@@ -1,8 +1,10 @@
 /* See memory.h. */
 #include "installer/memory.h"
 
+#include <event2/event.h>
 #include <link.h>
 #include <malloc.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -27,4 +29,31 @@ void memory_give_back(void)
 {
 	malloc_trim(0);
 	dl_iterate_phdr(unmap_code, NULL);
+}
+
+static void *or_end(void *memory)
+{
+	static const char text[] = "ambient-installer: out of memory inside of libevent: the agent ends, rules in pods stay\n";
+	if (memory)
+		return memory;
+	/* No log: it would need memory. The status is that of any failure (main.c). */
+	if (write(STDERR_FILENO, text, sizeof text - 1) < 0) {
+		/* Nobody listens. */
+	}
+	_exit(EXIT_FAILURE);
+}
+
+static void *allocate_or_end(size_t size)
+{
+	return or_end(malloc(size));
+}
+
+static void *reallocate_or_end(void *memory, size_t size)
+{
+	return or_end(realloc(memory, size ? size : 1));
+}
+
+void memory_end_without_any_in_libevent(void)
+{
+	event_set_mem_functions(allocate_or_end, reallocate_or_end, free);
 }

@@ -4,7 +4,8 @@
  * A source begins with a list of each kind: list_started, put for every object, list_finished. After that come put and gone
  * as things change. Whenever it may have missed something it lists again: what was not put between list_started and
  * list_finished is gone. A list that breaks off begins anew with another list_started. put says "this is the object now",
- * whether it is new or changed, and may say so twice.
+ * whether it is new or changed, and may say so twice. Where put answers false the object could not be taken in, for want of
+ * memory: the list breaks off, and the source lists again, a while later; else the object would be taken for gone.
  *
  * Objects are as kubectl prints them with -o json (kind and apiVersion may be missing), borrowed for the call. Namespaces may
  * be metadata only. The listener is called from the event loop, never from inside a function of the source. */
@@ -20,7 +21,7 @@ enum source_kind { SOURCE_NAMESPACE, SOURCE_POD, SOURCE_KIND_COUNT };
 
 struct source_listener {
 	void (*list_started)(void *data, enum source_kind kind);
-	void (*put)(void *data, enum source_kind kind, const cJSON *object);
+	bool (*put)(void *data, enum source_kind kind, const cJSON *object);
 	void (*gone)(void *data, enum source_kind kind, const cJSON *object);
 	void (*list_finished)(void *data, enum source_kind kind);
 	/* The source can't be reached, or can again: for status and readiness; `reason` is a sentence, NULL: all is well. */

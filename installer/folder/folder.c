@@ -22,6 +22,7 @@
 /* From the first event to the look: a program that writes three files gets one. */
 #define SETTLE_MS 3
 #define PERIODIC_MS 10000
+#define NO_MEMORY_MS 1000
 
 struct source_request {
 	struct source_request *next;
@@ -125,10 +126,11 @@ static void look(struct folder *folder)
 	folder->folder_trouble = error_is_set(&error) ? strdup(error.message) : NULL;
 
 	if (folder->is_listed || (is_read && knows_every_file(folder))) {
-		if (folder_published_update(&folder->published, &folder->files, &folder->listener, !folder->is_listed) == 0)
-			folder->is_listed = true;
-		else
-			schedule(folder, clock_milliseconds() + PERIODIC_MS); /* no memory: later */
+		/* Without memory: the list comes later. */
+		folder->is_listed =
+			folder_published_update(&folder->published, &folder->files, &folder->listener, !folder->is_listed) == 0;
+		if (!folder->is_listed)
+			schedule(folder, clock_milliseconds() + NO_MEMORY_MS);
 	}
 	report_trouble(folder);
 	if (folder->files.next_scan)

@@ -121,12 +121,14 @@ static int merge(const struct folder_files *files, struct folder_published *ret_
 	return 0;
 }
 
-/* Tells what is in `from` and not in `to`, or there under another uid, or (`is_put`) not the same there. Both are sorted. */
-static void tell(const struct folder_published *from, const struct folder_published *to, enum source_kind kind, bool is_put,
+/* Tells what is in `from` and not in `to`, or there under another uid, or (`is_put`) not the same there. Both are sorted.
+ * False: the listener could not take it in. */
+static bool tell(const struct folder_published *from, const struct folder_published *to, enum source_kind kind, bool is_put,
 		 const struct source_listener *listener)
 {
 	size_t at = 0;
-	for (size_t i = 0; i < from->count; i++) {
+	bool is_taken = true;
+	for (size_t i = 0; is_taken && i < from->count; i++) {
 		const struct folder_object *object = from->items[i], *other = NULL;
 		if (object->kind != kind)
 			continue;
@@ -137,30 +139,39 @@ static void tell(const struct folder_published *from, const struct folder_publis
 		if (other && strcmp(other->uid, object->uid) != 0)
 			other = NULL;
 		if (is_put && (!other || (other != object && !cJSON_Compare(other->json, object->json, true))))
-			listener->put(listener->data, kind, object->json);
+			is_taken = listener->put(listener->data, kind, object->json);
 		else if (!is_put && !other)
 			listener->gone(listener->data, kind, object->json);
 	}
+	return is_taken;
+}
+
+static bool tell_kind(const struct folder_published *before, const struct folder_published *now, enum source_kind kind,
+		      const struct source_listener *listener, bool is_list)
+{
+	if (is_list)
+		listener->list_started(listener->data, kind);
+	else
+		(void)tell(before, now, kind, false, listener);
+	if (!tell(now, before, kind, true, listener))
+		return false;
+	if (is_list)
+		listener->list_finished(listener->data, kind);
+	return true;
 }
 
 int folder_published_update(struct folder_published *published, const struct folder_files *files,
-			    const struct source_listener *listener, bool is_first_list)
+			    const struct source_listener *listener, bool is_list)
 {
-	struct folder_published merged;
-	if (merge(files, &merged) < 0)
-		return -1;
 	struct folder_published before = *published;
-	*published = merged;
-	for (enum source_kind kind = 0; kind < SOURCE_KIND_COUNT; kind++) {
-		if (is_first_list)
-			listener->list_started(listener->data, kind);
-		tell(&before, published, kind, false, listener);
-		tell(published, &before, kind, true, listener);
-		if (is_first_list)
-			listener->list_finished(listener->data, kind);
-	}
+	*published = (struct folder_published){ 0 };
+	bool is_told = merge(files, published) == 0;
+	if (is_list)
+		folder_published_clear(&before);
+	for (enum source_kind kind = 0; is_told && kind < SOURCE_KIND_COUNT; kind++)
+		is_told = tell_kind(&before, published, kind, listener, is_list);
 	folder_published_clear(&before);
-	return 0;
+	return is_told ? 0 : -1;
 }
 
 const struct folder_object *folder_published_find(const struct folder_published *published, enum source_kind kind,

@@ -21,10 +21,10 @@ struct folder_published {
 	struct folder_duplicates duplicates[SOURCE_KIND_COUNT];
 };
 
-/* Tells the listener what is different in the files from what it was told, as the first list or as changes. -1: there was no
- * memory, and nothing was told. */
+/* Tells the listener what is different in the files from what it was told, as a list (is_list) or as changes. -1: there was no
+ * memory, here or at the listener's: what it knows is not known any more, and the next time it needs a list. */
 int folder_published_update(struct folder_published *published, const struct folder_files *files,
-			    const struct source_listener *listener, bool is_first_list);
+			    const struct source_listener *listener, bool is_list);
 void folder_published_clear(struct folder_published *published);
 
 /* NULL: no such object. */

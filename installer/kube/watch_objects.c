@@ -50,6 +50,15 @@ static bool list_is_finished(struct kube_watch *watch)
 	return TELL(watch, list_finished);
 }
 
+/* -1: it could not be taken in; 1: the watch has been freed. */
+static int put(struct kube_watch *watch, const cJSON *object, struct error *error)
+{
+	bool is_taken = true;
+	if (!CALL(watch, is_taken = watch->listener.put(watch->listener.data, watch->kind, object)))
+		return 1;
+	return is_taken ? 0 : error_set(error, ENOMEM, "cannot take in all %s", kube_watch_name(watch));
+}
+
 /* An ERROR event: the watch is over, and everything is listed again. */
 static int take_status(struct kube_watch *watch, const cJSON *status, struct error *error)
 {
@@ -90,8 +99,9 @@ static int take_event(struct kube_watch *watch, const cJSON *event, struct error
 		if (!is_object(object))
 			return error_say(error, EPROTO, "an object of the watch has no name");
 		kube_client_statistics(watch->client)->watch_events[watch->kind]++;
-		if (!(is_put ? TELL(watch, put, object) : TELL(watch, gone, object)))
-			return 1;
+		int status = is_put ? put(watch, object, error) : !TELL(watch, gone, object);
+		if (status != 0)
+			return status;
 	}
 	/* In a list the objects come in no order: only its end says how far it is. */
 	if (!watch->in_list && keep(&watch->resource_version, version) < 0)
@@ -126,12 +136,12 @@ int kube_watch_take_lines(struct kube_watch *watch, const char *bytes, size_t le
 bool kube_watch_take_item(void *data, const cJSON *item)
 {
 	struct kube_watch *watch = data;
+	/* What is wrong is said at the end of the page. */
 	if (!is_object(item)) {
-		/* Said at the end of the page. */
 		error_say(&watch->broken, EPROTO, "an object of the list has no name");
 		return true;
 	}
-	return TELL(watch, put, item);
+	return put(watch, item, &watch->broken) <= 0;
 }
 
 int kube_watch_page_is_finished(struct kube_watch *watch, struct error *error)

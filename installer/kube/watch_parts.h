@@ -55,18 +55,19 @@ struct kube_watch {
 	int64_t said_when;
 };
 
-/* Calls a function of the listener, which may free the watch; false: it did, return at once. */
-#define TELL(watch, function, ...)                                                                                             \
+/* Calls into the listener, which may free the watch; false: it did, return at once. */
+#define CALL(watch, statement)                                                                                                 \
 	({                                                                                                                     \
 		bool freed_ = false, *outer_ = (watch)->is_freed;                                                              \
 		(watch)->is_freed = &freed_;                                                                                   \
-		(watch)->listener.function((watch)->listener.data, (watch)->kind, ##__VA_ARGS__);                              \
+		statement;                                                                                                     \
 		if (freed_ && outer_)                                                                                          \
 			*outer_ = true;                                                                                        \
 		if (!freed_)                                                                                                   \
 			(watch)->is_freed = outer_;                                                                            \
 		!freed_;                                                                                                       \
 	})
+#define TELL(watch, function, ...) CALL(watch, (watch)->listener.function((watch)->listener.data, (watch)->kind, ##__VA_ARGS__))
 
 const char *kube_watch_name(const struct kube_watch *watch); /* "pods" */
 

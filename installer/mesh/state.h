@@ -201,7 +201,7 @@ void mesh_pod_is_gone(struct mesh_pod *pod);
 int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, struct mesh_pod **ret_pod);
 void mesh_forget_pod(struct mesh_pod *pod);
 void mesh_forget_namespaces(struct mesh *mesh);
-void mesh_put(void *data, enum source_kind kind, const cJSON *object);
+bool mesh_put(void *data, enum source_kind kind, const cJSON *object);
 void mesh_gone(void *data, enum source_kind kind, const cJSON *object);
 void mesh_list_started(void *data, enum source_kind kind);
 void mesh_list_finished(void *data, enum source_kind kind);

@@ -236,12 +236,10 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	return 0;
 }
 
-static void put_pod(struct mesh *mesh, const cJSON *json)
+static int put_pod(struct mesh *mesh, const cJSON *json, struct error *error)
 {
-	struct error error = { 0 };
 	cleanup_pod struct pod *object = NULL;
-	if (pod_from_json(json, &error, &object) < 0 || mesh_put_pod(mesh, &object, &error, NULL) < 0)
-		log_write(mesh->settings.log, LOG_LEVEL_ERROR, NULL, "a pod of the source is passed over: %s", error.message);
+	return pod_from_json(json, error, &object) < 0 || mesh_put_pod(mesh, &object, error, NULL) < 0 ? -1 : 0;
 }
 
 static void decide_namespace(struct mesh *mesh, const char *name)
@@ -276,15 +274,11 @@ static bool was_enrolled_there(const struct mesh *mesh, const struct namespace_o
 	return false;
 }
 
-static void put_namespace(struct mesh *mesh, const cJSON *json)
+static int put_namespace(struct mesh *mesh, const cJSON *json, struct error *error)
 {
-	struct error error = { 0 };
 	cleanup_namespace struct namespace_object *object = NULL;
-	if (namespace_from_json(json, &error, &object) < 0) {
-		log_write(mesh->settings.log, LOG_LEVEL_ERROR, NULL, "a namespace of the source is passed over: %s",
-			  error.message);
-		return;
-	}
+	if (namespace_from_json(json, error, &object) < 0)
+		return -1;
 	selection_trim_namespace(&mesh->settings.selection, object);
 	struct mesh_namespace *entry = mesh_find_namespace(mesh, object->name);
 	bool is_same = entry && strcmp(entry->object->uid, object->uid) == 0;
@@ -292,11 +286,11 @@ static void put_namespace(struct mesh *mesh, const cJSON *json)
 	if (!entry) {
 		entry = calloc(1, sizeof *entry);
 		if (!entry)
-			return;
+			return error_set(error, ENOMEM, "cannot keep namespace %s", object->name);
 		entry->name = object->name;
 		if (!tsearch(entry, &mesh->namespaces_by_name, compare_keys)) {
 			free(entry);
-			return;
+			return error_set(error, ENOMEM, "cannot keep namespace %s", object->name);
 		}
 		TAILQ_INSERT_TAIL(&mesh->namespaces, entry, all);
 		mesh->namespaces_count++;
@@ -309,12 +303,13 @@ static void put_namespace(struct mesh *mesh, const cJSON *json)
 	entry->object = steal_pointer(object);
 	entry->is_listed = true;
 	if (!is_changed)
-		return;
+		return 0;
 	mesh_remember_outside(mesh);
 	if (mesh_is_listed(mesh)) {
 		decide_namespace(mesh, entry->name);
 		mesh_arrivals_look(mesh);
 	}
+	return 0;
 }
 
 static void forget_namespace(struct mesh *mesh, struct mesh_namespace *entry)
@@ -332,15 +327,17 @@ void mesh_forget_namespaces(struct mesh *mesh)
 		forget_namespace(mesh, TAILQ_FIRST(&mesh->namespaces));
 }
 
-void mesh_put(void *data, enum source_kind kind, const cJSON *object)
+bool mesh_put(void *data, enum source_kind kind, const cJSON *object)
 {
 	struct mesh *mesh = data;
-	if (kind == SOURCE_POD)
-		put_pod(mesh, object);
-	else
-		put_namespace(mesh, object);
+	struct error error = { 0 };
+	if ((kind == SOURCE_POD ? put_pod : put_namespace)(mesh, object, &error) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_ERROR, NULL, "a %s of the source is passed over%s: %s",
+			  kind == SOURCE_POD ? "pod" : "namespace", error.number == ENOMEM ? " until it is listed again" : "",
+			  error.message);
 	if (kind == SOURCE_POD && mesh_is_listed(mesh))
 		mesh_arrivals_look(mesh);
+	return error.number != ENOMEM;
 }
 
 void mesh_pod_is_gone(struct mesh_pod *pod)

@@ -1,4 +1,5 @@
 """The other side of faults.c: which call fails, and when."""
+import contextlib
 import errno
 import mmap
 import os
@@ -30,6 +31,8 @@ CASES = [(call, number) for call, numbers in NUMBERS.items() for number in numbe
 def points(total, usually):
     """Which of so many calls fails: `usually` of them, evenly spread; FAULTS=N: N of them; FAULTS=all: each."""
     chosen = os.environ.get("FAULTS", usually)
+    if chosen == "places":
+        chosen = usually
     return range(1, total + 1, 1 if chosen == "all" else max(1, -(-total // int(chosen))))
 
 
@@ -37,29 +40,68 @@ def case_name(case):
     return f"{case[0]}-{errno.errorcode.get(case[1], 'half')}"
 
 
+class Place(int):
+    """Where the program allocates: faults.c says what that is."""
+    def __format__(self, _):
+        return f"at {int(self):x}"
+
+
+class Noted:
+    """What a program did while it was watched: how often it made a call, and at which places it allocated."""
+    def __init__(self, call):
+        self.call, self.total, self.places = call, 0, []
+
+    def points(self, usually):
+        """As points(); FAULTS=places: allocations fail once at each place."""
+        if os.environ.get("FAULTS") != "places":
+            return points(max(1, self.total), usually)
+        return self.places if self.call == "malloc" else []
+
+
 class Control:
     FORMAT = f"4i{len(CALLS)}i"
+    DAYS = struct.calcsize(FORMAT)
+    NOTING, PLACE_COUNT = DAYS + 4, DAYS + 8
+    PLACE = -(-(DAYS + 12) // 8) * 8
+    PLACES, PLACES_MAX = PLACE + 8, 8192
+    SIZE = PLACES + 8 * PLACES_MAX
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        self.path.write_bytes(bytes(4096))
+        self.path.write_bytes(bytes(self.SIZE))
         with open(self.path, "r+b") as file:
-            self.map = mmap.mmap(file.fileno(), 4096)
+            self.map = mmap.mmap(file.fileno(), self.SIZE)
 
     @property
     def environment(self):
         return {"LD_PRELOAD": ":".join([*SANITIZER, str(LIBRARY)]), "FAULTS_CONTROL": str(self.path)}
 
-    def arm(self, call, countdown, number):
-        struct.pack_into("4i", self.map, 0, 0, countdown, number, 0)
+    def arm(self, call, point, number):
+        """The call fails at the point-th time from now on, or, of allocations, the next time at that place."""
+        is_place = isinstance(point, Place)
+        struct.pack_into("4i", self.map, 0, 0, 1 if is_place else point, number, 0)
+        struct.pack_into("Q", self.map, self.PLACE, point if is_place else 0)
         struct.pack_into("i", self.map, 0, CALLS.index(call))
 
     def disarm(self):
         struct.pack_into("i", self.map, 0, 0)
+        struct.pack_into("Q", self.map, self.PLACE, 0)
+
+    @contextlib.contextmanager
+    def noting(self, call):
+        noted, before = Noted(call), self.counts()[call]
+        struct.pack_into("2i", self.map, self.NOTING, 1, 0)
+        yield noted
+        struct.pack_into("i", self.map, self.NOTING, 0)
+        noted.total = self.counts()[call] - before
+        count, = struct.unpack_from("i", self.map, self.PLACE_COUNT)
+        assert count <= self.PLACES_MAX, f"{count} places, more than are kept"
+        # Two threads may note one place twice.
+        noted.places = [Place(place) for place in dict.fromkeys(struct.unpack_from(f"{count}Q", self.map, self.PLACES))]
 
     def set_clock(self, days):
         """The program's clock of the day is ahead by so many days (negative: behind)."""
-        struct.pack_into("i", self.map, struct.calcsize(self.FORMAT), days)
+        struct.pack_into("i", self.map, self.DAYS, days)
 
     @property
     def fired(self):

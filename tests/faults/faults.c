@@ -4,10 +4,15 @@
  * of them from now on, and how; the library counts down, fails that call, and says so there. So a program that runs can be hit
  * in the middle of one step. Without the variable nothing fails.
  *
- * Calls that the C library makes inside of itself are not seen (fopen's open, say), allocations are. */
+ * Calls that the C library makes inside of itself are not seen (fopen's open, say), allocations are.
+ *
+ * A program that serves allocates too often for each time to fail in a test of its own, and no two of its runs count alike. So
+ * an allocation has a place as well: the addresses it returns to, one within the other. The test has the places of a way noted,
+ * and names the one whose next allocation is to fail. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
@@ -67,6 +72,10 @@ enum call {
 	CALL_COUNT
 };
 
+#define PLACES_MAX 8192
+/* Returns that make a place: enough to tell who asked a library for something, few enough for a recursion not to be endless. */
+#define PLACE_DEPTH 8
+
 struct control {
 	int32_t call;	   /* which fails; 0: none */
 	int32_t countdown; /* the how manieth from now on */
@@ -74,6 +83,10 @@ struct control {
 	int32_t fired;
 	int32_t counts[CALL_COUNT];
 	int32_t days; /* by which the clock of the day is ahead */
+	int32_t is_noting;
+	int32_t place_count; /* of those below; more than there is room for are counted, not kept */
+	uint64_t place;	     /* whose allocations alone count down; 0: of any */
+	uint64_t places[PLACES_MAX];
 };
 
 static struct control *control;
@@ -91,12 +104,59 @@ static int is_passed_over(const void *caller)
 	return is_of(caller, "libseccomp");
 }
 
+/* The same in every process: addresses are counted from the beginning of their file. Never 0. */
+static uint64_t place_of_caller(void)
+{
+	static __thread int is_inside;
+	void *returns[PLACE_DEPTH + 4];
+	uint64_t place = 14695981039346656037U; /* FNV-1a */
+
+	if (is_inside) /* the unwinder allocates */
+		return 1;
+	is_inside = 1;
+	int count = backtrace(returns, PLACE_DEPTH + 4);
+	/* This function, next_is, fails_for and malloc are the same for all. */
+	for (int i = 0; i < count; i++) {
+		Dl_info info;
+		if (dladdr(returns[i], &info) == 0 || info.dli_fbase == (void *)0)
+			continue;
+		place = (place ^ (uint64_t)((const char *)returns[i] - (const char *)info.dli_fbase)) * 1099511628211U;
+	}
+	is_inside = 0;
+	return place ? place : 1;
+}
+
+static void note_place(uint64_t place)
+{
+	int32_t count = __atomic_load_n(&control->place_count, __ATOMIC_ACQUIRE);
+	for (int32_t i = 0; i < count && i < PLACES_MAX; i++) {
+		if (control->places[i] == place)
+			return;
+	}
+	count = __atomic_fetch_add(&control->place_count, 1, __ATOMIC_ACQ_REL);
+	if (count < PLACES_MAX)
+		control->places[count] = place;
+}
+
+/* Whether an allocation is at the place that is to fail, or no place was named. */
+static int is_at_place(enum call call)
+{
+	uint64_t wanted = __atomic_load_n(&control->place, __ATOMIC_ACQUIRE);
+	int is_noting = __atomic_load_n(&control->is_noting, __ATOMIC_ACQUIRE);
+	if (call != CALL_MALLOC || (!wanted && !is_noting))
+		return 1;
+	uint64_t place = place_of_caller();
+	if (is_noting)
+		note_place(place);
+	return !wanted || place == wanted;
+}
+
 static int next_is(enum call call, const void *caller)
 {
 	if (!control)
 		return 0;
 	__atomic_add_fetch(&control->counts[call], 1, __ATOMIC_RELAXED);
-	if (__atomic_load_n(&control->call, __ATOMIC_ACQUIRE) != (int32_t)call)
+	if (!is_at_place(call) || __atomic_load_n(&control->call, __ATOMIC_ACQUIRE) != (int32_t)call)
 		return 0;
 	if (__atomic_sub_fetch(&control->countdown, 1, __ATOMIC_ACQ_REL) != 0)
 		return 0;
@@ -127,6 +187,9 @@ __attribute__((constructor)) static void start(void)
 	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 	if (fd < 0)
 		return;
+	/* It opens a library of its own when it is called first: now, before the program forbids itself that. */
+	void *unused[1];
+	backtrace(unused, 1);
 	void *mapped = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
 	if (mapped != MAP_FAILED)

@@ -10,12 +10,12 @@ import pytest
 
 from agent.cni import Runtime
 from agent.node import Node, eventually
-from .control import CASES, Control, case_name, points
+from .control import CASES, Control, case_name
 
-# Of all times that a call is made: this many, evenly spread (points).
+# Of all times that a call is made: this many, evenly spread (Noted.points).
 POINTS = 2
 # A thread that cannot come back from a pod's namespace ends the process: by design (netns_leave). Memory that runs out inside
-# of libevent ends it too (event_err): it says so, and the kubelet starts it again.
+# of libevent ends it too (installer/memory.h): it says so, and the kubelet starts it again.
 MAY_DIE = {"setns", "malloc"}
 
 
@@ -65,16 +65,15 @@ def descriptors(node):
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_flip(faulty, case):
     node, (call, number) = faulty, case
-    before = node.control.counts()[call]
-    node.join()
-    node.wait_for("enabled")
-    joining = node.control.counts()[call] - before
-    node.leave()
-    node.wait_for("none")
+    with node.control.noting(call) as flipping:
+        node.join()
+        node.wait_for("enabled")
+        node.leave()
+        node.wait_for("none")
     eventually(lambda: len(os.listdir(node.run_dir)) >= 2)
     open_before, pid = descriptors(node), node.agent.pid
-    for point in points(joining, POINTS):
-        where = f"{case_name(case)} {point} of {joining}"
+    for point in flipping.points(POINTS):
+        where = f"{case_name(case)} {point} of {flipping.total}"
         node.control.arm(call, point, number)
         node.join()
         settle(node, call, "enabled", where)
@@ -98,13 +97,12 @@ def test_start(faulty, case):
     node.join()
     node.wait_for("enabled")
     node.stop()
-    before = node.control.counts()[call]
-    node.start(**node.control.environment)
-    node.wait_for("enabled")
-    starting = node.control.counts()[call] - before
+    with node.control.noting(call) as starting:
+        node.start(**node.control.environment)
+        node.wait_for("enabled")
     node.stop()
-    for point in points(starting, POINTS):
-        where = f"{case_name(case)} {point} of {starting}"
+    for point in starting.points(POINTS):
+        where = f"{case_name(case)} {point} of {starting.total}"
         node.control.arm(call, point, number)
         node.start(wait=False, **node.control.environment)
         started = node.agent
@@ -129,16 +127,15 @@ def test_add_served(faulty, case):
     node.join("inside")
     eventually(lambda: node.get(f"/pods/{pod.key}"), what=node.log)
 
-    def counted(action):
-        before = node.control.counts()[call]
-        action()
-        return node.control.counts()[call] - before
-    serving = counted(lambda: runtime.add(pod))
-    deleting = counted(lambda: (runtime.delete(pod), pod.exit()))
+    with node.control.noting(call) as serving:
+        runtime.add(pod)
+    with node.control.noting(call) as deleting:
+        runtime.delete(pod)
+        pod.exit()
     settled(node)
     open_before, pid = descriptors(node), node.agent.pid
-    for point in points(max(1, serving), POINTS):
-        where = f"ADD {case_name(case)} {point} of {serving}"
+    for point in serving.points(POINTS):
+        where = f"ADD {case_name(case)} {point} of {serving.total}"
         node.control.arm(call, point, number)
         status, answer = runtime.call("ADD", pod)
         node.control.disarm()
@@ -152,8 +149,8 @@ def test_add_served(faulty, case):
         pod.enter()
         runtime.delete(pod)
         pod.exit()
-    for point in points(max(1, deleting), POINTS):
-        where = f"DEL {case_name(case)} {point} of {deleting}"
+    for point in deleting.points(POINTS):
+        where = f"DEL {case_name(case)} {point} of {deleting.total}"
         runtime.add(pod)
         node.control.arm(call, point, number)
         status, answer = runtime.call("DEL", pod)
@@ -183,18 +180,17 @@ def test_stop(faulty, case):
     node, (call, number) = faulty, case
     node.join()
     node.wait_for("enabled")
-    before = node.control.counts()[call]
-    node.stop()
-    stopping = node.control.counts()[call] - before
-    for point in points(max(1, stopping), POINTS):
-        where = f"{case_name(case)} {point} of {stopping}"
+    with node.control.noting(call) as stopping:
+        node.stop()
+    for point in stopping.points(POINTS):
+        where = f"{case_name(case)} {point} of {stopping.total}"
         node.start(**node.control.environment)
         node.wait_for("enabled")
         node.control.arm(call, point, number)
         node.agent.send_signal(signal.SIGTERM)
         status = node.agent.wait(30)
         node.control.disarm()
-        assert status in ((0, -6) if call in MAY_DIE else (0,)), f"{where}: exit status {status}: {node.log()[-3000:]}"
+        assert status in ((0, 1, -6) if call in MAY_DIE else (0,)), f"{where}: exit status {status}: {node.log()[-3000:]}"
         node.agent = None
         assert all(pod.redirects() for pod in node.pods_made), where
     node.start()

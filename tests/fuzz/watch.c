@@ -16,7 +16,7 @@ struct kube_request {
 
 static struct kube_request request;
 static struct kube_statistics statistics;
-static bool is_in_list[SOURCE_KIND_COUNT];
+static bool is_in_list[SOURCE_KIND_COUNT], is_refused;
 
 int __wrap_kube_client_stream(struct kube_client *client, const struct kube_call *call, unsigned silence_milliseconds,
 			      const struct kube_stream_listener *listener, struct error *error,
@@ -63,6 +63,7 @@ static void list_started(void *data, enum source_kind kind)
 {
 	(void)data;
 	is_in_list[kind] = true;
+	is_refused = false;
 }
 
 static void changed(void *data, enum source_kind kind, const cJSON *object)
@@ -72,10 +73,20 @@ static void changed(void *data, enum source_kind kind, const cJSON *object)
 	HOLDS(cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(object, "metadata"), "name"));
 }
 
+/* A name that begins with an R is refused, as for want of memory: that list must not come to its end. */
+static bool put(void *data, enum source_kind kind, const cJSON *object)
+{
+	const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(object, "metadata");
+	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(metadata, "name"));
+	changed(data, kind, object);
+	is_refused |= name[0] == 'R';
+	return name[0] != 'R';
+}
+
 static void list_finished(void *data, enum source_kind kind)
 {
 	(void)data;
-	HOLDS(is_in_list[kind]);
+	HOLDS(is_in_list[kind] && !is_refused);
 	is_in_list[kind] = false;
 }
 
@@ -110,11 +121,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct error error = { 0 };
 	const struct log log = { .fd = -1 };
 	const struct kube_watch_options options = { .kind = SOURCE_POD, .path = "/api/v1/pods", .log = &log };
-	const struct source_listener listener = { list_started, changed, changed, list_finished, trouble, NULL };
+	const struct source_listener listener = { list_started, put, changed, list_finished, trouble, NULL };
 	struct event_base *base = event_base_new();
 	struct kube_watch *watch = NULL;
 	request = (struct kube_request){ 0 };
 	memset(is_in_list, 0, sizeof is_in_list);
+	is_refused = false;
 	HOLDS(kube_watch_new(base, NULL, &options, &listener, &error, &watch) == 0);
 	for (size_t at = 0; at < size;) {
 		const uint8_t *end = memchr(data + at, 0xff, size - at);

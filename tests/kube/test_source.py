@@ -38,6 +38,27 @@ def test_an_annotation(server, start):
 
 
 @pytest.mark.parametrize("streaming", [True, False])
+def test_an_object_that_cannot_be_taken_in_is_listed_again(server, start, streaming):
+    """For want of memory: a list without it must not come to its end, it would be taken for gone."""
+    server.streaming_lists = streaming
+    server.put_namespace("shop")
+    server.put_pod("shop", "cart")
+    server.put_pod("shop", "large", labels={"too-much": ""})
+    tool = start()
+    assert "cannot take in all pods" in tool.next(told="trouble", kind="pod")["reason"]
+    tool.next(told="list_started", kind="pod")
+    assert "list_finished" not in tool.told("pod")
+    server.put_pod("shop", "large")
+    tool.next(told="list_finished", kind="pod")
+    # As a change.
+    server.put_pod("shop", "cart", labels={"too-much": ""})
+    again = tool.next(told="list_started", kind="pod")
+    assert "gone" not in [line.get("told") for line in again["before"]]
+    server.put_pod("shop", "cart")
+    tool.next(told="list_finished", kind="pod")
+
+
+@pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("word", ["list_started", "put", "gone", "list_finished", "trouble", "well"])
 def test_it_may_be_freed_by_the_listener(server, start, streaming, word):
     """From inside of each of the listener's functions; the sanitizers tell."""

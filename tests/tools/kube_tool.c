@@ -78,9 +78,13 @@ static void list_started(void *data, enum source_kind kind)
 	told(data, "list_started", kind, NULL);
 }
 
-static void put(void *data, enum source_kind kind, const cJSON *object)
+/* An object with the label "too-much" can't be taken in. */
+static bool put(void *data, enum source_kind kind, const cJSON *object)
 {
+	const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(object, "metadata");
+	const cJSON *labels = cJSON_GetObjectItemCaseSensitive(metadata, "labels");
 	told(data, "put", kind, object);
+	return !cJSON_GetObjectItemCaseSensitive(labels, "too-much");
 }
 
 static void gone(void *data, enum source_kind kind, const cJSON *object)

@@ -27,6 +27,7 @@ struct fixture {
 	char directory[64]; /* the test's own */
 	char folder[80];    /* in it, what the source watches */
 	char log[1 << 16];
+	int puts_until_refusal; /* 0: none is refused */
 };
 
 static void append(struct fixture *fixture, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -65,11 +66,16 @@ static void list_started(void *data, enum source_kind kind)
 	append(data, "list %s\n", kind_name(kind));
 }
 
-static void put(void *data, enum source_kind kind, const cJSON *object)
+static bool put(void *data, enum source_kind kind, const cJSON *object)
 {
+	struct fixture *fixture = data;
 	append(data, "+");
 	append_object(data, kind, object);
 	assert_true(get(object, "metadata", "uid")[0] != '\0');
+	if (fixture->puts_until_refusal == 0 || --fixture->puts_until_refusal > 0)
+		return true;
+	append(data, "refused\n");
+	return false;
 }
 
 static void gone(void *data, enum source_kind kind, const cJSON *object)
@@ -255,6 +261,21 @@ static void only_differences_are_told(void **state)
 		   "{kind: Pod, metadata: {namespace: shop, name: c, uid: other, managedFields: [{}]},"
 		   " status: {phase: Running, conditions: [1]}}");
 	expect(fixture, "");
+}
+
+/* For want of memory. What was told is listed anew, else the refused one would be taken for gone. */
+static void what_is_refused_is_listed_again(void **state)
+{
+	struct fixture *fixture = *state;
+	write_file(fixture, "a.yaml", NAMESPACE("shop") "---\n" POD("shop", "a", "1") "---\n" POD("shop", "b", "1"));
+	fixture->puts_until_refusal = 2;
+	start(fixture);
+	expect(fixture, "list Namespace\n+Namespace shop\nend Namespace\nlist Pod\n+Pod shop/a v1\nrefused\n"
+			"list Namespace\n+Namespace shop\nend Namespace\nlist Pod\n+Pod shop/a v1\n+Pod shop/b v1\nend Pod\n");
+	fixture->puts_until_refusal = 1;
+	write_file(fixture, "a.yaml", NAMESPACE("shop") "---\n" POD("shop", "b", "2") "---\n" POD("shop", "c", "1"));
+	expect(fixture, "-Pod shop/a v1\n+Pod shop/b v2\nrefused\n"
+			"list Namespace\n+Namespace shop\nend Namespace\nlist Pod\n+Pod shop/b v2\n+Pod shop/c v1\nend Pod\n");
 }
 
 static void a_file_that_is_being_written_is_left_alone(void **state)
@@ -667,6 +688,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_first_list_has_everything),
 		TEST(only_differences_are_told),
+		TEST(what_is_refused_is_listed_again),
 		TEST(a_file_that_is_being_written_is_left_alone),
 		TEST(a_file_that_stays_open_is_read_when_quiet),
 		TEST(a_broken_file_keeps_its_objects),
