@@ -6,9 +6,9 @@
  * needed again is mapped again without reading the disk. */
 void memory_give_back(void);
 
-/* libevent does not survive each allocation that fails: evhttp frees a connection that it has made half, and reads a null pointer
- * on the way (evhttp_connection_free, 2.1.12). From here on the process ends there, with a sentence: what stands in pods stands
- * on, and the next one goes on from it. Before libevent is used. */
+/* libevent does not survive each allocation that fails: evhttp frees a connection that it has made half, and reads a null
+ * pointer on the way (evhttp_connection_free, 2.1.12). From here on the process ends there, with a sentence: what stands in
+ * pods stands on, and the next one goes on from it. Before libevent is used. */
 void memory_end_without_any_in_libevent(void);
 
 #endif

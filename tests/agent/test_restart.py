@@ -18,6 +18,8 @@ def pods(node):
     node.join()
     for pod in pods:
         pod.enter()
+    # It is written down a moment later.
+    eventually(lambda: node.enrolled() == {pod.uid for pod in pods})
     return pods
 
 
