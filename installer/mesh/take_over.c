@@ -53,7 +53,7 @@ void mesh_take_over_host(struct mesh *mesh)
 	const struct log *log = mesh->settings.log;
 	if (migrate_detect(mesh->settings.host_netns, MIGRATE_HOST, &error, &found) < 0 ||
 	    (migrate_found_any(&found) && migrate_remove(mesh->settings.host_netns, MIGRATE_HOST, &error, &found, NULL) < 0)) {
-		log_write(log, LOG_LEVEL_WARN, NULL, "istio-cni's rules on the host stay: %s", error.message);
+		log_write(log, LOG_LEVEL_WARN, NULL, "what istio-cni left on the host is not all removed: %s", error.message);
 		return;
 	}
 	if (migrate_found_any(&found))

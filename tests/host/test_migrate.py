@@ -1,5 +1,7 @@
 """Rules of istio-cni in running pods and on the host are replaced by ours: open connections go on, other people's rules stay."""
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from faults.control import Control  # noqa: E402
 from netns import node as places  # noqa: E402
 from netns import redirect  # noqa: E402
 from netns.mesh import APPLICATION_PORT, Mesh, at  # noqa: E402
@@ -20,8 +23,13 @@ from . import istio  # noqa: E402
 from .tool import TOOL  # noqa: E402
 
 
-def migrate(verb, namespace, place="pod"):
-    done = subprocess.run([str(TOOL), "migrate", verb, namespace.path, place], capture_output=True, text=True, check=False)
+def run(verb, namespace, place="pod", wrapper=(), environment=None):
+    return subprocess.run([*wrapper, str(TOOL), "migrate", verb, namespace.path, place], capture_output=True, text=True, check=False,
+                          env={**os.environ, **(environment or {})})
+
+
+def migrate(*arguments, **options):
+    done = run(*arguments, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -168,6 +176,75 @@ def test_the_hosts_rules_and_sets_go_and_kube_proxys_stay(host, backend):
     saved = istio.iptables_save(host)
     assert "ISTIO" not in saved
     assert [line for line in saved.splitlines() if line.startswith("-A")] == kept
+
+
+SETS = ["istio-inpod-probes-v4", "istio-inpod-probes-v6"]
+
+
+def make_sets(host):
+    for name in SETS:
+        host.run("ipset", "create", name, "hash:ip", "family", "inet6" if name.endswith("6") else "inet", "-exist")
+
+
+@pytest.fixture
+def host_with_sets(host):
+    make_sets(host)
+    return host
+
+
+def test_one_set_of_the_two_is_found_and_goes(host):
+    host.run("ipset", "create", SETS[1], "hash:ip", "family", "inet6")
+    assert migrate("remove", host, "host") == {**NOTHING, "ipsets": True}
+    assert host.run("ipset", "list", "-name") == ""
+
+
+def test_a_set_that_somebody_elses_rule_uses_is_told(host_with_sets):
+    host_with_sets.run("iptables-nft", "-A", "OUTPUT", "-m", "set", "--match-set", SETS[0], "dst", "-j", "RETURN")
+    done = run("remove", host_with_sets, "host")
+    assert done.returncode == 1 and done.stderr == \
+        f"cannot remove the ipset {SETS[0]}, which a rule or a list uses: Device or resource busy\n"
+
+
+@pytest.mark.parametrize("verb", ["detect", "remove"])
+def test_no_refusal_but_the_kernels_word_is_no_set(host_with_sets, tmp_path, verb):
+    """Whatever the last call fails by: the socket, its name, the question for a set, its removal."""
+    asked = {"detect": ["look for", "look for"], "remove": ["look for", "remove", "look for", "remove"]}[verb]
+    control = Control(tmp_path / "control")
+
+    def failed(call, before, number):
+        """By one call, `before` calls before the last."""
+        control.arm("none", 0, 0)
+        make_sets(host_with_sets)
+        count = control.counts()[call]
+        assert run(verb, host_with_sets, "host", environment=control.environment).returncode == 0
+        total = control.counts()[call] - count
+        make_sets(host_with_sets)
+        control.arm(call, total - before, number)
+        done = run(verb, host_with_sets, "host", environment=control.environment)
+        assert control.fired and done.returncode == 1, (call, before, done)
+        return done.stderr.strip()
+
+    for call, number, words in (("socket", errno.EMFILE, "Too many open files"), ("bind", errno.ENOMEM, "Cannot allocate memory")):
+        assert failed(call, 0, number) == f"cannot look for the ipsets of istio-cni: cannot open a netlink socket: {words}"
+    for before, step in enumerate(reversed(asked)):
+        name = SETS[1 - before // (len(asked) // 2)]
+        assert failed("netlink", before, errno.EINVAL) == f"cannot {step} the ipset {name}: Invalid argument"
+        assert failed("sendmsg", before, errno.ENOBUFS) == f"cannot {step} the ipset {name}: No buffer space available"
+
+
+def test_a_kernel_without_ip_set_has_no_sets(host_with_sets, tmp_path):
+    # It is not asked, which would load the module.
+    listed = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys && mkdir /sys/module && exec "$@"', "sh"]
+    assert migrate("detect", host_with_sets, "host", wrapper=listed) == NOTHING
+    # Where /sys tells nothing it is. The answer to a message that no part of the kernel takes is EINVAL.
+    hidden = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys && exec "$@"', "sh"]
+    assert migrate("detect", host_with_sets, "host", wrapper=hidden) == {**NOTHING, "ipsets": True}
+    control = Control(tmp_path / "control")
+    host_with_sets.run("ipset", "destroy", SETS[0])
+    assert migrate("detect", host_with_sets, "host", wrapper=hidden, environment=control.environment)["ipsets"] is True
+    control.arm("netlink", control.counts()["netlink"], errno.EINVAL)
+    assert migrate("detect", host_with_sets, "host", wrapper=hidden, environment=control.environment) == NOTHING
+    assert control.fired
 
 
 @pytest.mark.parametrize("place", ["pod", "host"])
