@@ -35,7 +35,7 @@ int nft_batch_new(struct nft_socket *socket, struct error *error, struct nft_bat
 		free(batch);
 		return error_set(error, ENOMEM, "cannot start an nftables transaction");
 	}
-	batch->first_sequence = socket->sequence++;
+	batch->first_sequence = ++socket->sequence;
 	struct nlmsghdr *header = nftnl_batch_begin(batch->buffer, batch->first_sequence);
 	batch->length = header->nlmsg_len;
 	*ret_batch = batch;
@@ -106,7 +106,7 @@ static struct nlmsghdr *start_message(struct nft_batch *batch, uint16_t type, ui
 	message->offset = batch->length;
 	message->kind = kind;
 	snprintf(message->name, sizeof message->name, "%s", name);
-	return nftnl_nlmsg_build_hdr(batch->buffer + batch->length, type, family, flags, batch->socket->sequence++);
+	return nftnl_nlmsg_build_hdr(batch->buffer + batch->length, type, family, flags, ++batch->socket->sequence);
 }
 
 static void finish_message(struct nft_batch *batch, const struct nlmsghdr *header)
@@ -218,7 +218,7 @@ int nft_batch_commit(struct nft_batch *batch, struct error *error)
 
 	struct nlmsghdr *last = (struct nlmsghdr *)(batch->buffer + batch->messages[batch->messages_count - 1].offset);
 	last->nlmsg_flags |= NLM_F_ACK;
-	struct nlmsghdr *end = nftnl_batch_end(batch->buffer + batch->length, batch->socket->sequence++);
+	struct nlmsghdr *end = nftnl_batch_end(batch->buffer + batch->length, ++batch->socket->sequence);
 	batch->length += MNL_ALIGN(end->nlmsg_len);
 
 	int fd = mnl_socket_get_fd(batch->socket->netlink);

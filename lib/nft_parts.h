@@ -13,7 +13,7 @@
 
 struct nft_socket {
 	struct mnl_socket *netlink;
-	uint32_t sequence; /* of the next message, of batches too */
+	uint32_t sequence; /* of the last message, of batches too: counted before one is sent, as netlink.h does it */
 };
 
 struct batch_message {

@@ -31,7 +31,6 @@ int nft_socket_open(struct error *error, struct nft_socket **ret_socket)
 	int on = 1;
 	mnl_socket_setsockopt(socket->netlink, NETLINK_EXT_ACK, &on, sizeof on);
 	mnl_socket_setsockopt(socket->netlink, NETLINK_CAP_ACK, &on, sizeof on);
-	socket->sequence = 1;
 	*ret_socket = steal_pointer(socket);
 	return 0;
 }
@@ -63,9 +62,9 @@ int nft_generation(struct nft_socket *socket, struct error *error, uint32_t *ret
 {
 	char buffer[64];
 	uint32_t generation = 0;
-	struct nlmsghdr *header = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETGEN, AF_UNSPEC, 0, socket->sequence - 1);
+	struct nlmsghdr *header = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETGEN, AF_UNSPEC, 0, socket->sequence);
 	int number = netlink_ask(socket->netlink, header, read_generation, &generation);
-	socket->sequence = header->nlmsg_seq + 1;
+	socket->sequence = header->nlmsg_seq;
 	if (number) {
 		const char *hint = number == EINVAL || number == EOPNOTSUPP ? " (the kernel lacks CONFIG_NF_TABLES)" : "";
 		return error_set(error, number, "cannot read the nftables generation%s", hint);
@@ -78,14 +77,14 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 	     void (*restart)(void *), void *data, struct error *error)
 {
 	char buffer[512];
-	struct nlmsghdr *header = nftnl_nlmsg_build_hdr(buffer, type, family, NLM_F_DUMP, socket->sequence - 1);
+	struct nlmsghdr *header = nftnl_nlmsg_build_hdr(buffer, type, family, NLM_F_DUMP, socket->sequence);
 	/* NFTA_{CHAIN,RULE,SET,SET_ELEM_LIST}_TABLE are all 1, NFTA_SET_ELEM_LIST_SET is 2. */
 	if (table)
 		mnl_attr_put_strz(header, NFTA_RULE_TABLE, table);
 	if (set)
 		mnl_attr_put_strz(header, NFTA_SET_ELEM_LIST_SET, set);
 	int number = netlink_dump(socket->netlink, header, callback, restart, data);
-	socket->sequence = header->nlmsg_seq + 1;
+	socket->sequence = header->nlmsg_seq;
 	return number ? error_set(error, number, "cannot read the nftables ruleset%s",
 				  number == EINTR ? ", which changes all the time" : "")
 		      : 0;
@@ -93,8 +92,8 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 
 int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error)
 {
-	header->nlmsg_seq = socket->sequence - 1;
+	header->nlmsg_seq = socket->sequence;
 	int number = netlink_request(socket->netlink, header);
-	socket->sequence = header->nlmsg_seq + 1;
+	socket->sequence = header->nlmsg_seq;
 	return number ? error_set(error, number, "the kernel refused a netfilter request") : 0;
 }

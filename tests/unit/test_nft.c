@@ -4,7 +4,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
+#include <libnftnl/common.h>
 #include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/table.h>
@@ -21,6 +23,20 @@
 #include "ambient/nft.h"
 
 #define FAMILY_UNKNOWN 200
+
+/* In the place of libmnl's: notes the number of each message. */
+static uint32_t numbers[64];
+static size_t numbers_count;
+
+ssize_t mnl_socket_sendto(const struct mnl_socket *nl, const void *req, size_t siz)
+{
+	int left = (int)siz;
+	for (const struct nlmsghdr *header = req; mnl_nlmsg_ok(header, left); header = mnl_nlmsg_next(header, &left)) {
+		if (numbers_count < sizeof numbers / sizeof numbers[0])
+			numbers[numbers_count++] = header->nlmsg_seq;
+	}
+	return send(mnl_socket_get_fd(nl), req, siz, 0);
+}
 
 static int enter_fresh_namespace(void **state)
 {
@@ -206,6 +222,34 @@ static void a_socket_is_good_after_a_refusal(void **state)
 	}
 }
 
+static int ignore(const struct nlmsghdr *header, void *data)
+{
+	(void)header, (void)data;
+	return MNL_CB_OK;
+}
+
+static void every_message_of_a_socket_has_the_next_number(void **state)
+{
+	cleanup_nft_batch struct nft_batch *batch = NULL;
+	struct error error = { 0 };
+	char buffer[64];
+	uint32_t generation = 0;
+	numbers_count = 0;
+	assert_int_equal(nft_generation(*state, NULL, &generation), 0);
+	assert_int_equal(nft_dump(*state, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, ignore, NULL, NULL, NULL), 0);
+	assert_int_equal(nft_batch_new(*state, NULL, &batch), 0);
+	add_table(batch, NFPROTO_INET);
+	assert_int_equal(nft_batch_commit(batch, NULL), 0);
+	/* One that the kernel refuses. */
+	struct nlmsghdr *header = nftnl_nlmsg_build_hdr(buffer, 0xff, NFPROTO_INET, 0, 0);
+	assert_int_equal(nft_request(*state, header, &error), -1);
+	assert_int_equal(error.number, EINVAL);
+	assert_int_equal(nft_generation(*state, NULL, &generation), 0);
+	assert_int_equal(numbers_count, 1 + 1 + 3 + 1 + 1);
+	for (size_t i = 0; i < numbers_count; i++)
+		assert_int_equal(numbers[i], i + 1);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, enter_fresh_namespace, leave)
 
 int main(void)
@@ -219,6 +263,7 @@ int main(void)
 		TEST(another_generation_is_refused_at_once),
 		TEST(the_first_error_while_filling_is_told),
 		TEST(a_socket_is_good_after_a_refusal),
+		TEST(every_message_of_a_socket_has_the_next_number),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
