@@ -2,7 +2,11 @@
  *
  * Compared is what the source shows of the pod, or what we wrote last and the source has not shown yet. A patch bears the pod's
  * uid, so that a late one can't hit a successor of the same name. One is on its way at a time; when another value is wanted
- * meanwhile, it follows. A source that is never written to (a folder) is as good as written. */
+ * meanwhile, it follows. A source that is never written to (a folder) is as good as written.
+ *
+ * While a patch is on its way the source may show the pod from before it, and from after it: then what somebody else has made
+ * of the annotation since. The source shows things in their order, so what it shows once it has shown the patch is the later.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,15 +30,20 @@ static bool set_text(char **text, const char *value)
 	return true;
 }
 
+static const char *shown_of(const struct mesh_pod *pod)
+{
+	return pod->object ? labels_get(&pod->object->annotations, ANNOTATION_REDIRECTION) : NULL;
+}
+
 void mesh_annotation_seen(struct mesh_pod *pod)
 {
-	/* What a patch on its way makes of it comes with its answer. */
-	if (pod->patch)
-		return;
-	const char *shown = labels_get(&pod->object->annotations, ANNOTATION_REDIRECTION);
+	const char *shown = shown_of(pod);
 	if (pod->mesh->source.self && !pod->mesh->source.annotate_pod)
 		return;
-	set_text(&pod->annotation, shown);
+	if (pod->patch)
+		pod->is_patch_shown |= texts_equal(shown, pod->patch_value);
+	else
+		set_text(&pod->annotation, shown);
 }
 
 void mesh_annotation_cancel(struct mesh_pod *pod)
@@ -56,11 +65,14 @@ static void answered(void *data, enum source_outcome outcome, const cJSON *objec
 	struct metrics *metrics = pod->mesh->settings.metrics;
 	(void)object;
 	pod->patch = NULL;
+	if (pod->is_patch_shown)
+		set_text(&pod->annotation, shown_of(pod));
 	switch (outcome) {
 	case SOURCE_DONE:
 		metrics->annotation_patches[METRICS_PATCH_DONE]++;
 		pod->annotate_failures = 0;
-		set_text(&pod->annotation, pod->patch_value);
+		if (!pod->is_patch_shown)
+			set_text(&pod->annotation, pod->patch_value);
 		break;
 	case SOURCE_GONE: /* the watch will say so too, unless something on the way to the server has said it */
 		metrics->annotation_patches[METRICS_PATCH_GONE]++;
@@ -99,6 +111,7 @@ bool mesh_annotate(struct mesh_pod *pod, const char *value)
 	}
 	if (!set_text(&pod->patch_value, value))
 		return false;
+	pod->is_patch_shown = false;
 	if (source->annotate_pod(source->self, pod->namespace_name, pod->name, pod->uid, ANNOTATION_REDIRECTION, value,
 				 answered, pod, &error, &pod->patch) < 0)
 		answered(pod, SOURCE_FAILED, NULL, &error);

@@ -92,7 +92,8 @@ struct mesh_pod {
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
 	char *annotation;
 	struct source_request *patch;
-	char *patch_value; /* of the patch on its way; NULL: removal */
+	char *patch_value;   /* of the patch on its way; NULL: removal */
+	bool is_patch_shown; /* the source has shown it before its answer came */
 	double annotate_after;
 	unsigned int annotate_failures;
 

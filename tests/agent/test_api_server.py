@@ -108,6 +108,25 @@ def test_a_pod_that_is_not_selected_loses_an_annotation_of_an_earlier_life(clust
     assert not pod.has_table()
 
 
+@pytest.mark.parametrize("change", [None, "pending"])
+def test_an_annotation_that_is_changed_before_its_patch_is_answered(cluster, change):
+    """The watch shows the patch and the change of somebody else, then comes the patch's answer, which is the older."""
+    pod = cluster.pod()
+
+    def somebody_else():
+        with cluster.api.changed:
+            shown = json.loads(json.dumps(cluster.api.get("pods", pod.namespace, pod.name)))
+            shown["metadata"]["annotations"] = {"ambient.istio.io/redirection": change} if change else {}
+            cluster.api.put("pods", shown)
+        time.sleep(0.3)
+    cluster.api.after_patch = somebody_else
+    cluster.join()
+    eventually(lambda: pod.patches() == ["enabled", "enabled"], what=cluster.log)
+    cluster.enabled()
+    time.sleep(0.3)
+    assert pod.patches() == ["enabled", "enabled"] and pod.annotation() == "enabled"
+
+
 def test_patches_meet_conflicts_and_deleted_pods(cluster):
     pods = [cluster.pod() for _ in range(3)]
     cluster.api.patch_conflicts = 2

@@ -129,6 +129,7 @@ class ApiServer:
         self.forbidden = []             # patterns of "METHOD PATH"
         self.faults = []
         self.gone_as_event = True       # a watch from too old a version: an ERROR event, else a 410
+        self.after_patch = None         # called once, when the next patch is done and not yet answered
         self.patch_conflicts = 0        # so many patches meet a concurrent change
         self.wrong_uid_status = 409
         self.prefix = ""                # of every path, as behind a proxy
@@ -867,6 +868,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             # A patch that changes nothing makes no new version and no event.
             stored = api.put(resource.plural, changed) if changed != found else found
+        with api.changed:
+            after, api.after_patch = api.after_patch, None
+        if after:
+            after()
         self.send(200, stored)
 
     def check_pod_patch(self, patch, content_type, subresource):
