@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ambient/attachment.h"
@@ -22,6 +24,7 @@
 
 #define DIRECTORY "namespaces"
 #define SHARED "+"
+#define ABANDONED_SECONDS 600
 #define MARK_MAX 256 /* a container's id has 128 characters at most, an interface's name 15 */
 
 static int path_of(const char *directory, struct netns_id netns, struct error *error, char **ret_path)
@@ -184,4 +187,44 @@ void attachment_unmark_all(const char *run_dir)
 	cleanup_free char *directory = NULL;
 	if (file_join(run_dir, DIRECTORY, NULL, &directory) == 0)
 		remove_directory(directory);
+}
+
+/* NAME.PID.new, which nobody wrote in for long: each mark that is made in a directory renews its time. */
+static bool is_abandoned(int directory, const char *name)
+{
+	size_t length = strlen(name);
+	struct stat status;
+	return length > 4 && strcmp(name + length - 4, ".new") == 0 &&
+	       fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mtime + ABANDONED_SECONDS < time(NULL);
+}
+
+static DIR *open_directory(const char *path)
+{
+	cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+	if (stream)
+		steal_fd(&fd);
+	return stream;
+}
+
+void attachment_unmark_abandoned(const char *run_dir)
+{
+	cleanup_free char *directory = NULL;
+	const struct dirent *entry;
+	DIR *stream = open_directory(run_dir);
+	while (stream && (entry = readdir(stream))) {
+		cleanup_free char *path = NULL;
+		if (strncmp(entry->d_name, DIRECTORY ".", strlen(DIRECTORY ".")) == 0 &&
+		    is_abandoned(dirfd(stream), entry->d_name) && file_join(run_dir, entry->d_name, NULL, &path) == 0)
+			remove_directory(path);
+	}
+	if (stream)
+		closedir(stream);
+	stream = file_join(run_dir, DIRECTORY, NULL, &directory) == 0 ? open_directory(directory) : NULL;
+	while (stream && (entry = readdir(stream))) {
+		if (is_abandoned(dirfd(stream), entry->d_name))
+			unlinkat(dirfd(stream), entry->d_name, 0);
+	}
+	if (stream)
+		closedir(stream);
 }

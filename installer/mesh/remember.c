@@ -464,6 +464,7 @@ void mesh_recall(struct mesh *mesh)
 {
 	struct error error = { 0 };
 	cleanup_free char *path = NULL, *aside = NULL;
+	attachment_unmark_abandoned(mesh->settings.run_dir);
 	if (attachment_list(mesh->settings.run_dir, recall_attachment, report_corrupt, mesh, &error) < 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
 	error = (struct error){ 0 };

@@ -275,6 +275,24 @@ static void attachments_without_marks_are_marked(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+/* Both a directory aside and a link aside; what a process may still write in, and what is no mark, stay. */
+static void what_a_killed_marker_left_goes_after_a_while(void **state)
+{
+	char command[512];
+	snprintf(command, sizeof command,
+		 "cd '%s' && mkdir namespaces namespaces.77.new namespaces.78.new && ln -s c:eth0 namespaces.77.new/4:5 && "
+		 "ln -s + namespaces/4:5 && ln -s + namespaces/4:6.77.new && ln -s + namespaces/4:6.78.new && "
+		 "touch -h -d '-1 hour' namespaces/4:5 namespaces/4:6.77.new namespaces.77.new",
+		 (char *)*state);
+	assert_int_equal(system(command), 0);
+	attachment_unmark_abandoned(*state);
+	snprintf(command, sizeof command,
+		 "cd '%s' && test \"$(ls -d names* namespaces/* | tr '\\n' ' ')\" = "
+		 "'namespaces namespaces.78.new namespaces/4:5 namespaces/4:6.78.new '",
+		 (char *)*state);
+	assert_int_equal(system(command), 0);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_directory, remove_directory)
 
 int main(void)
@@ -287,6 +305,7 @@ int main(void)
 		TEST(one_that_stands_alone_is_known),
 		TEST(another_interface_of_the_container_is_seen),
 		TEST(attachments_without_marks_are_marked),
+		TEST(what_a_killed_marker_left_goes_after_a_while),
 		TEST(reading_is_bounded),
 		TEST(namespaces_outside_are_remembered),
 		TEST(a_full_disk_keeps_the_old_file),
