@@ -1,5 +1,6 @@
 """The agent's end and start, whatever happened between them: what stands is adopted, what is left over goes."""
 import json
+import os
 import shutil
 import socket
 import threading
@@ -131,6 +132,16 @@ def test_labels_that_changed_meanwhile(node, pods):
     # It runs still: only its object is gone. Nothing of ours may stay in it.
     gone.exit()
     eventually(lambda: node.enrolled() == {staying.uid, coming.uid})
+
+
+def test_what_a_killed_writer_of_marks_left_goes_at_the_next_start(node):
+    left = node.run_dir / "namespaces.77.new"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    node.stop()
+    assert left.exists()
+    node.start()
+    assert not left.exists()
 
 
 def test_a_namespace_that_is_gone_is_let_go(node, pods):
