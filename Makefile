@@ -130,9 +130,7 @@ $(BUILD)/tests/%: $(BUILD)/objects/tests/tools/%.o $(BUILD)/libtestable.a $(BUIL
 FUZZ_WRAPS_verify = nft_dump route_verify
 FUZZ_WRAPS_watch = kube_client_stream kube_request_cancel kube_client_statistics event_add
 FUZZ_WRAPS_tunnel = unix_listener_new unix_listener_free unix_listener_binds unix_listener_refused
-FUZZ_WRAPS_plugins = unix_listener_new unix_listener_free event_base_once
-FUZZ_WRAPS_remembered = event_base_once
-FUZZ_WRAPS_requests = event_base_once
+FUZZ_WRAPS_plugins = unix_listener_new unix_listener_free
 FUZZ_WRAPS_installer_client = wire_connect redirect_apply redirect_remove nanosleep clock_gettime
 FUZZ_WRAPS_responses = bufferevent_openssl_socket_new bufferevent_get_openssl_error kube_tls_new kube_tls_free \
 	kube_tls_connection kube_tls_is_untrusted event_add clock_gettime

@@ -1,9 +1,9 @@
 /* A pod's network namespace, held open while anything of ours is in it.
  *
- * Two kinds of socket stay in the namespace: the session, through which rules are read and changed, and the watch, which hears
- * others change them. They are kept, since closing a netfilter socket soon after something was destroyed in its namespace waits
- * for the kernel (12 to 36 ms): so they are also closed a second late. They keep a dead namespace alive: a pod that goes lets
- * go of it. */
+ * Sockets stay in the namespace: the session, through which rules are read and changed, the watch, which hears others change
+ * them, and for a pod that istio-cni had the one that removed its rules. They are kept, since closing a netfilter socket soon
+ * after something was destroyed in its namespace waits for the kernel (12 to 36 ms): so they are also closed a second late.
+ * They keep a dead namespace alive: a pod that goes lets go of it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -22,22 +22,31 @@
 #define REPAIRS_PER_WINDOW 50
 #define REPAIR_PAUSE 1.0
 
+/* What was open in a namespace that was let go. */
 struct closing {
 	TAILQ_ENTRY(closing) all;
 	struct redirect_session *session;
+	struct drift_watch *watch;
+	struct nft_socket *taken_over;
 	double due;
 };
 
-static void close_later(struct mesh *mesh, struct redirect_session *session)
+static void close_now(const struct closing *closing)
 {
-	if (!session)
-		return;
-	struct closing *closing = calloc(1, sizeof *closing);
+	redirect_session_close(closing->session);
+	drift_watch_free(closing->watch);
+	nft_socket_close(closing->taken_over);
+}
+
+static void close_later(struct mesh *mesh, const struct closing *open)
+{
+	drift_watch_stop(open->watch);
+	struct closing *closing = malloc(sizeof *closing);
 	if (!closing) {
-		redirect_session_close(session);
+		close_now(open);
 		return;
 	}
-	closing->session = session;
+	*closing = *open;
 	closing->due = clock_seconds() + CLOSE_AFTER;
 	if (TAILQ_EMPTY(&mesh->closings))
 		mesh_arm(mesh->close, CLOSE_AFTER);
@@ -48,7 +57,7 @@ static void close_first(struct mesh *mesh)
 {
 	struct closing *closing = TAILQ_FIRST(&mesh->closings);
 	TAILQ_REMOVE(&mesh->closings, closing, all);
-	redirect_session_close(closing->session);
+	close_now(closing);
 	free(closing);
 }
 
@@ -173,12 +182,12 @@ int sandbox_reopen(struct mesh_pod *pod, struct error *error)
 void sandbox_let_go(struct mesh_pod *pod)
 {
 	struct sandbox *sandbox = &pod->sandbox;
-	drift_watch_free(sandbox->watch);
-	sandbox->watch = NULL;
-	nft_socket_close(sandbox->taken_over);
-	sandbox->taken_over = NULL;
-	close_later(pod->mesh, sandbox->session);
+	const struct closing open = { .session = sandbox->session, .watch = sandbox->watch, .taken_over = sandbox->taken_over };
+	if (open.session || open.watch || open.taken_over)
+		close_later(pod->mesh, &open);
 	sandbox->session = NULL;
+	sandbox->watch = NULL;
+	sandbox->taken_over = NULL;
 	if (sandbox->netns >= 0)
 		close(sandbox->netns);
 	sandbox->netns = -1;

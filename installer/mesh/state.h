@@ -136,7 +136,7 @@ LIST_HEAD(mesh_named_pods, mesh_pod);
 TAILQ_HEAD(mesh_namespaces, mesh_namespace);
 TAILQ_HEAD(mesh_arrivals, mesh_arrival);
 
-/* A session to be closed later (sandbox.c). */
+/* Sockets to be closed later (sandbox.c). */
 struct closing;
 TAILQ_HEAD(closings, closing);
 
@@ -162,7 +162,7 @@ struct mesh {
 	struct event *run;    /* the queue is to be worked on */
 	struct event *locate; /* pods are to be looked for among processes */
 	struct event *save;   /* files are to be written */
-	struct event *close;  /* sessions are to be closed */
+	struct event *close;  /* sockets are to be closed */
 	struct event *prune_attachments;
 	struct event *patience; /* the source is given up waiting for, for the tunnel's sake */
 
@@ -325,6 +325,7 @@ void mesh_take_over_host(struct mesh *mesh);
 const struct redirect *sandbox_expected(const struct mesh_pod *pod);
 /* Compares and puts right what somebody else changed. */
 int sandbox_repair(struct mesh_pod *pod, struct error *error);
+/* Closes at once what was let go and is still open; sandbox_close_due closes what is so for a second. */
 void sandbox_close_all(struct mesh *mesh);
 void sandbox_close_due(evutil_socket_t fd, short what, void *data);
 

@@ -44,18 +44,6 @@ struct fuzz_agent {
 	int descriptors; /* before it came */
 };
 
-/* What is closed a moment later (drift.c) is closed at once: with the agent goes its event base, and nobody would be left to.
- */
-int __wrap_event_base_once(struct event_base *base, evutil_socket_t fd, short what, event_callback_fn callback, void *data,
-			   const struct timeval *time);
-int __wrap_event_base_once(struct event_base *base, evutil_socket_t fd, short what, event_callback_fn callback, void *data,
-			   const struct timeval *time)
-{
-	(void)base, (void)time;
-	callback(fd, what, data);
-	return 0;
-}
-
 static inline int fuzz_agent_count_descriptors(void)
 {
 	int count = 0;

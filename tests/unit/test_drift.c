@@ -24,7 +24,7 @@ struct told {
 	struct drift_watch *watch;
 	struct drift drifts[1024];
 	size_t count, enough;
-	bool free_at_once;
+	bool free_at_once, stop_at_once;
 };
 
 static int enter_fresh_namespace(void **state __attribute__((unused)))
@@ -41,6 +41,8 @@ static void remember(void *data, const struct drift *drift)
 		drift_watch_free(told->watch);
 		told->watch = NULL;
 	}
+	if (told->stop_at_once)
+		drift_watch_stop(told->watch);
 	if (told->count >= told->enough)
 		event_base_loopbreak(told->base);
 }
@@ -56,8 +58,6 @@ static void start(struct told *told)
 static void stop(struct told *told)
 {
 	drift_watch_free(told->watch);
-	/* What is to be closed later. */
-	event_base_dispatch(told->base);
 	event_base_free(told->base);
 }
 
@@ -233,6 +233,22 @@ static void a_callback_may_free_the_watch(void **state __attribute__((unused)))
 	assert_int_equal(count_descriptors(), before);
 }
 
+static void a_callback_may_stop_the_watch_which_is_freed_later(void **state __attribute__((unused)))
+{
+	int before = count_descriptors();
+	struct told told = { .stop_at_once = true };
+	start(&told);
+	int open = count_descriptors();
+	run("nft add table inet one");
+	run("nft add table inet two");
+	hear(&told, 1, 2000);
+	hear(&told, 2, 50);
+	assert_int_equal(told.count, 1);
+	assert_int_equal(count_descriptors(), open);
+	stop(&told);
+	assert_int_equal(count_descriptors(), before);
+}
+
 /* From outside, by a descriptor; the namespace lives as long as the watch. */
 static void another_namespace_is_watched(void **state __attribute__((unused)))
 {
@@ -269,6 +285,7 @@ int main(void)
 		TEST(routing_of_ours_is_told),
 		TEST(what_others_do_is_not_told),
 		TEST(a_callback_may_free_the_watch),
+		TEST(a_callback_may_stop_the_watch_which_is_freed_later),
 		TEST(another_namespace_is_watched),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
