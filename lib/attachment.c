@@ -273,11 +273,9 @@ static void cleanup_closedirp(DIR **directory)
 		closedir(*directory);
 }
 
-bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface, struct netns_id netns)
+bool attachment_has_other_file(const char *run_dir, const char *container_id, const char *interface)
 {
 	cleanup_free char *directory = NULL, *prefix = NULL, *own = NULL;
-	if (attachment_is_alone(run_dir, netns, container_id, interface))
-		return false;
 	if (file_join(run_dir, "attachments", NULL, &directory) < 0 || asprintf(&prefix, "%s:", container_id) < 0 ||
 	    asprintf(&own, "%s:%s.json", container_id, interface) < 0)
 		return false;
@@ -289,6 +287,12 @@ bool attachment_has_other(const char *run_dir, const char *container_id, const c
 			return true;
 	}
 	return false;
+}
+
+bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface, struct netns_id netns)
+{
+	return !attachment_is_alone(run_dir, netns, container_id, interface) &&
+	       attachment_has_other_file(run_dir, container_id, interface);
 }
 
 /* What a writer that was killed left beside a file (file_write names it NAME.PID.new). One that writes still is faster. */

@@ -5,8 +5,10 @@
  * A mark that is missing where nothing else is marked, or is "+", costs time only: then all attachments are read. One that
  * names an attachment while another stands for the namespace too would let a DEL take the other's rules away. So the mark is
  * made before the attachment's file, a second one turns it into "+", and the files that a version without marks left are marked
- * before the first own mark stands: in a directory aside, which then gets its name. What a killed process left over is a mark
- * of an attachment that is gone: it becomes "+" when the inode is given out again, and goes with the next DEL there. */
+ * before the first own mark stands: in a directory aside, which then gets its name. Such a version may come back for a while
+ * and go again: so a new mark is "+" from the start where its container has another attachment. What a killed process left over
+ * is a mark of an attachment that is gone: it becomes "+" when the inode is given out again, and goes with the next DEL there.
+ */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -69,8 +71,8 @@ static int share(const char *path, struct error *error)
 	return 0;
 }
 
-/* ENOENT: the directory is not there. */
-static int mark_in(const char *directory, const struct attachment *attachment, struct error *error)
+/* `run_dir`: where an attachment without a mark is looked for; NULL: there is none. ENOENT: the directory is not there. */
+static int mark_in(const char *directory, const char *run_dir, const struct attachment *attachment, struct error *error)
 {
 	cleanup_free char *path = NULL;
 	char own[MARK_MAX], found[MARK_MAX];
@@ -82,7 +84,9 @@ static int mark_in(const char *directory, const struct attachment *attachment, s
 	/* Twice: it may go between the two calls. */
 	for (int attempt = 0; attempt < 2; attempt++) {
 		if (symlink(own, path) == 0)
-			return 0;
+			return run_dir && attachment_has_other_file(run_dir, attachment->container_id, attachment->interface)
+				       ? share(path, error)
+				       : 0;
 		if (errno != EEXIST)
 			return error_set(error, errno, "cannot mark a network namespace (%s)", path);
 		if (read_mark(path, found))
@@ -93,7 +97,7 @@ static int mark_in(const char *directory, const struct attachment *attachment, s
 
 static int mark_one(void *data, struct attachment *attachment, struct error *error)
 {
-	return mark_in(data, attachment, error);
+	return mark_in(data, NULL, attachment, error);
 }
 
 /* With the marks in it; what is no mark stays. */
@@ -143,13 +147,13 @@ int attachment_mark(const char *run_dir, const struct attachment *attachment, st
 		return 0;
 	if (file_join(run_dir, DIRECTORY, error, &directory) < 0)
 		return -1;
-	if (mark_in(directory, attachment, &problem) == 0)
+	if (mark_in(directory, run_dir, attachment, &problem) == 0)
 		return 0;
 	if (problem.number != ENOENT)
 		return error_copy(error, &problem);
 	if (make_directory(run_dir, directory, error) < 0)
 		return -1;
-	return mark_in(directory, attachment, error);
+	return mark_in(directory, run_dir, attachment, error);
 }
 
 int attachment_mark_found(const char *run_dir, const struct attachment *attachment, struct error *error)
@@ -158,7 +162,7 @@ int attachment_mark_found(const char *run_dir, const struct attachment *attachme
 	struct error problem = { 0 };
 	if (file_join(run_dir, DIRECTORY, error, &directory) < 0)
 		return -1;
-	if (mark_in(directory, attachment, &problem) == 0 || problem.number == ENOENT)
+	if (mark_in(directory, NULL, attachment, &problem) == 0 || problem.number == ENOENT)
 		return 0;
 	return error_copy(error, &problem);
 }

@@ -54,6 +54,8 @@ int attachment_remove(const char *run_dir, const char *container_id, const char 
 /* Whether another interface of the same container has an attachment. Looks at names only; at no other than the mark of `netns`
  * (0, 0: not known) where that answers it. */
 bool attachment_has_other(const char *run_dir, const char *container_id, const char *interface, struct netns_id netns);
+/* The same by the names of the files alone: all of them are looked through. */
+bool attachment_has_other_file(const char *run_dir, const char *container_id, const char *interface);
 
 /* Calls `visit` for each, which borrows it; one that returns -1 ends the walk, which fails then. Files that can't be understood
  * are set aside and told to `corrupt`; so are those that can't be read at the moment. Without `corrupt` the walk goes on, and

@@ -275,6 +275,20 @@ static void attachments_without_marks_are_marked(void **state)
 	assert_int_equal(system(command), 0);
 }
 
+/* A version without marks came back, left one, and went: the directory is there, and the mark of its attachment is not. */
+static void an_attachment_without_mark_is_seen_by_the_next_of_its_container(void **state)
+{
+	struct attachment first = example("c1"), second = example("c1"), third = example("c2");
+	second.interface = "net1";
+	assert_int_equal(attachment_write(*state, &first, NULL), 0);
+	attachment_unmark(*state, first.netns);
+	assert_int_equal(attachment_write(*state, &second, NULL), 0);
+	assert_false(attachment_is_alone(*state, second.netns, "c1", "net1"));
+	third.netns.inode++;
+	assert_int_equal(attachment_write(*state, &third, NULL), 0);
+	assert_true(attachment_is_alone(*state, third.netns, "c2", "eth0"));
+}
+
 /* Both a directory aside and a link aside; what a process may still write in, and what is no mark, stay. */
 static void what_a_killed_marker_left_goes_after_a_while(void **state)
 {
@@ -305,6 +319,7 @@ int main(void)
 		TEST(one_that_stands_alone_is_known),
 		TEST(another_interface_of_the_container_is_seen),
 		TEST(attachments_without_marks_are_marked),
+		TEST(an_attachment_without_mark_is_seen_by_the_next_of_its_container),
 		TEST(what_a_killed_marker_left_goes_after_a_while),
 		TEST(reading_is_bounded),
 		TEST(namespaces_outside_are_remembered),
