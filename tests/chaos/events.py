@@ -309,11 +309,14 @@ class Events:
         self.world.start(wait=False)
         seconds = self.random.uniform(0.1, 1)
         time.sleep(seconds)
+        self.world.is_changing_hands = True
+        self.world_changes()
         before.terminate()
         status = before.wait(30)
         # It may not have got as far as to take a signal.
         assert status in (0, -signal.SIGTERM), f"the predecessor ended with {status}"
         self.world_changes()
+        self.world.is_changing_hands = False
         return f"{seconds:.2f} s"
 
     def setting_changes(self):
@@ -408,9 +411,15 @@ class Events:
         return order
 
     def patches_fail(self):
+        """The next ones; now and then a pod needs one just then."""
         status = self.random.choice([500, 429, 409, 0])
         self.world.api.fail("PATCH", status, times=self.random.randrange(1, 4))
-        return status
+        if not self.world.live or self.random.random() < 0.3:
+            return status
+        pod = self.random.choice(self.world.live)
+        label = "none" if self.world.belongs(pod) else "ambient"
+        self.change(pod, label=label)
+        return f"{status}, {pod.key} {label}"
 
     # All is well again.
     def heal(self):

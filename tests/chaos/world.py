@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -199,6 +200,7 @@ class World(ClusterNode):
         self.was_flipped = {"shop": False, "office": False}  # since the node was at rest
         self.is_agent_up = self.is_api_up = self.is_tunnel_up = True
         self.is_tunnel_ending = False
+        self.is_changing_hands = False  # an agent that may be the one that serves is told to stop, beside another one
         self.is_over = False
         self.dns_capture = self.dns_capture_in_force = True  # the agent's setting, in its file and as it was when it started
         self.tunnel_delay = 0      # seconds before each of its answers
@@ -421,7 +423,7 @@ class World(ClusterNode):
                 pod.containers.append(sandbox.container)
                 is_strict = not self.was_flipped[pod.namespace] and not pod.was_relabelled and pod.label != "ambient"
                 generation, touched = pod.record.generation, self.touched
-                is_agent_there = pod.label == "ambient" and self.is_agent_up and self.is_api_up
+                is_agent_there = pod.label == "ambient" and self.is_agent_up and self.is_api_up and self.serves_plugins()
                 sandbox.ips = [f"{sandbox.address}/16", f"{sandbox.address6}/64"]
                 status, answer = self.runtime.call("ADD", sandbox, container=sandbox.container, config=entry, ips=sandbox.ips)
                 if status == 0:
@@ -453,6 +455,15 @@ class World(ClusterNode):
                 self.judge.pods[pod.key] = pod.record
         self.begin_traffic(pod, sandbox)
         self.show(pod)
+
+    def serves_plugins(self):
+        """Not yet, where it started a moment ago: then a pod of a namespace outside starts at once, whatever its own label says."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as plugin:
+            try:
+                plugin.connect(str(self.run_dir / "installer.sock"))
+            except OSError:
+                return False
+        return not self.is_changing_hands
 
     def look_after_add(self, pod, sandbox, generation, touched):
         """The contract: when ADD returns, everything is there. Unless something came between."""
