@@ -90,8 +90,8 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 		bool is_held = sandbox_is_held(&pod->sandbox);
 		if (is_held ? pod->sandbox.standing == REDIRECT_STANDING_NOTHING : !pod->is_remembered)
 			continue;
-		/* On its last way out, its Del is what the tunnel needs. */
-		if (pod->tunnel == POD_TUNNEL_DELETING || pod->tunnel == POD_TUNNEL_DELETED)
+		/* On its last way out, its Del is what the tunnel needs; it may have come in again since that was answered. */
+		if (pod->tunnel == POD_TUNNEL_DELETING || (pod->tunnel == POD_TUNNEL_DELETED && !pod->decision.wanted))
 			continue;
 		const struct tunnel_workload workload = workload_of(pod);
 		if (tunnel_snapshot_add(snapshot, &workload, &error) < 0) {

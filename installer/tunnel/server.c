@@ -109,6 +109,7 @@ void server_said_hello(struct tunnel_server *server, struct connection *connecti
 {
 	log_write(server->log, LOG_LEVEL_INFO, NULL, "%s connected%s", connection->name,
 		  server->is_ready ? "" : ": its snapshot waits until the pods of this node are known");
+	server->are_connections_changed = true;
 	tell_soon(server);
 }
 
@@ -122,6 +123,7 @@ void server_connection_ended(struct tunnel_server *server, struct connection *co
 	connection->was_newest = was_up && (!other || other->accepted <= connection->accepted);
 	if (connection->was_newest && other && other->state == CONNECTION_LIVE)
 		other->wants_snapshot_again = true;
+	server->are_connections_changed |= was_up;
 	tell_soon(server);
 }
 
@@ -198,10 +200,9 @@ static void tell(evutil_socket_t fd, short what, void *data)
 	(void)what;
 	struct tunnel_server *server = data;
 	free_ended(server);
-	size_t count = tunnel_connections(server);
-	if (count != server->told_count) {
-		server->told_count = count;
-		server->listener.connections_changed(server->listener.data, count);
+	if (server->are_connections_changed) {
+		server->are_connections_changed = false;
+		server->listener.connections_changed(server->listener.data, tunnel_connections(server));
 	}
 	tell_outcomes(server);
 	struct connection *connection;

@@ -19,7 +19,7 @@ struct tunnel_server {
 	struct connection_list ended;	    /* to be freed by tell() */
 	bool is_ready;
 	bool is_superseded, was_told_superseded;
-	size_t told_count;	      /* of connections */
+	bool are_connections_changed; /* and the listener was not told: one may have taken another's place */
 	struct request_list outcomes; /* to be told */
 	struct event *tell_event;
 	struct tunnel_statistics statistics;

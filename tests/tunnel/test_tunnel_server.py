@@ -1,5 +1,6 @@
 """The tunnel's server against a strict double of the tunnel: zds.md, row by row."""
 import os
+import signal
 
 
 def identity(path):
@@ -120,6 +121,20 @@ def test_the_deadline_runs_from_the_previous_answer(start, new_tunnel, new_names
     assert server.wait_outcome("late", "add", "late")["number"] == 110
     tunnel.hold(False)
     tunnel.wait(lambda: tunnel.connections == 2 and tunnel.is_ready)
+
+
+def test_one_connection_takes_anothers_place_in_one_turn_of_the_loop(server, new_tunnel):
+    """As many as before, and all the same news: who met none in between waits to hear of one."""
+    tunnel = new_tunnel()
+    tunnel.wait(lambda: tunnel.is_ready)
+    server.wait(lambda: server.count("connections") == 1)
+    server.process.send_signal(signal.SIGSTOP)
+    tunnel.disconnect()
+    tunnel.wait(lambda: tunnel.connections == 2)
+    server.process.send_signal(signal.SIGCONT)
+    tunnel.wait(lambda: tunnel.is_ready)
+    server.wait(lambda: server.count("connections") >= 2)
+    assert [event["count"] for event in server.events if event["event"] == "connections"][-1] == 1
 
 
 def test_two_tunnels(server, new_tunnel, new_namespace):
