@@ -106,7 +106,10 @@ def test_links_in_the_way_are_not_followed(node, tmp_path):
     enrolled = node.run_dir / "enrolled.json"
     enrolled.unlink(missing_ok=True)
     for name in (enrolled, node.run_dir / f"enrolled.json.{node.agent.pid}.new"):
-        name.symlink_to(precious)
+        # Over what the agent may be writing just then.
+        aside = tmp_path / "aside"
+        aside.symlink_to(precious)
+        os.replace(aside, name)
     late = node.pod()
     node.join()
     eventually(lambda: late.uid in enrolled.read_text())
