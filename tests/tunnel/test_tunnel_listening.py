@@ -81,11 +81,11 @@ def test_a_successor_takes_over_and_the_tunnel_dials_it(start, path, new_tunnel,
     first.say(f"put u1 shop cart sa {namespace}")
     tunnel = new_tunnel()
     tunnel.wait(lambda: tunnel.is_ready and "u1" in tunnel.workloads)
-    second = start()
-    second.say(f"put u1 shop cart sa {namespace}")
+    # As an agent does: its pods are known before the tunnel is told of any.
+    second = start(ready=False)
+    second.say(f"put u1 shop cart sa {namespace}", "ready 1")
     first.wait(lambda: first.count("superseded") == 1)
-    # The tunnel may dial before the put has come: then its snapshot is empty and an add follows.
-    tunnel.wait(lambda: tunnel.connections == 2 and tunnel.is_ready and "u1" in tunnel.workloads)
+    tunnel.wait(lambda: tunnel.connections == 2 and tunnel.is_ready)
     taken = inode(path)
     first.stop()
     assert inode(path) == taken, "the leaving one removed its successor's socket"
