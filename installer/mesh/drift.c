@@ -210,6 +210,12 @@ void drift_watch_stop(struct drift_watch *watch)
 	watch->ended = NULL;
 	event_del(&watch->nftables);
 	event_del(&watch->routing);
+	/* Each commit and each change of a route walks over everybody who listens to such, in whatever namespace. */
+	static const int group = NFNLGRP_NFTABLES;
+	setsockopt(watch->nftables_socket, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &group, sizeof group);
+	if (watch->routing_socket >= 0)
+		close(watch->routing_socket);
+	watch->routing_socket = -1;
 }
 
 void drift_watch_free(struct drift_watch *watch)
@@ -217,7 +223,6 @@ void drift_watch_free(struct drift_watch *watch)
 	if (!watch)
 		return;
 	drift_watch_stop(watch);
-	close(watch->routing_socket);
 	close(watch->nftables_socket);
 	free(watch);
 }

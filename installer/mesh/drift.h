@@ -34,10 +34,10 @@ typedef void (*drift_changed)(void *data, const struct drift *drift);
 int drift_watch_new(struct event_base *base, int netns, drift_changed changed, void *data, struct error *error,
 		    struct drift_watch **ret_watch);
 
-/* Nothing is told any more; only freeing is left. NULL is fine. */
+/* Nothing is told or heard any more; only freeing is left. NULL is fine. */
 void drift_watch_stop(struct drift_watch *watch);
 
-/* Closes the descriptors, too. Right after something of nftables was destroyed in the namespace that waits for the kernel
+/* Closes the nftables descriptor, too. Right after something of nftables was destroyed in the namespace that waits for the kernel
  * (measured: 12 to 36 ms; 0.03 ms 60 ms later): who must not wait stops the watch, and frees it later. NULL is fine. */
 void drift_watch_free(struct drift_watch *watch);
 
