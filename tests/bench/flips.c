@@ -10,6 +10,8 @@
  * which would make the counts vary: the linker leaves it out elsewhere (BENCH_WRAPS in the Makefile). All of it in namespaces
  * of its own. */
 #include <event2/event.h>
+#include <event2/event_struct.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
@@ -207,6 +209,40 @@ static void add(struct bed *bed, int number)
 		event_base_loop(bed->base, EVLOOP_ONCE);
 }
 
+static void ignore(evutil_socket_t fd, short what, void *data)
+{
+	(void)fd, (void)what, (void)data;
+}
+
+/* libevent has tables that double: one by descriptor, one for what is ready at once. How high the numbers of descriptors get,
+ * and how much is ready, depends on how fast all of this is (sockets are closed late): so the tables have the size that is
+ * enough for everything from the beginning. A pod has one descriptor of ours, and five while it is held; those of the one time
+ * before may be open still. */
+static void let_tables_grow(struct event_base *base, int pods)
+{
+	enum { DESCRIPTORS = 8192, READY = 2048 };
+	static struct event events[READY];
+	int most = (DESCRIPTORS - READY - 64) / 12, pair[2];
+	if (pods > most)
+		errx(2, "at most %d pods", most);
+	if (pipe2(pair, O_CLOEXEC) < 0 || write(pair[1], "", 1) != 1)
+		err(1, "cannot make a pipe");
+	for (int i = 0; i < READY; i++) {
+		if (dup3(pair[0], DESCRIPTORS - READY + i, O_CLOEXEC) < 0)
+			errx(1, "%d descriptors are needed (ulimit -n)", DESCRIPTORS);
+		event_assign(&events[i], base, DESCRIPTORS - READY + i, EV_READ | EV_PERSIST, ignore, NULL);
+		event_add(&events[i], NULL);
+	}
+	for (int turn = 0; turn < 10; turn++)
+		event_base_loop(base, EVLOOP_ONCE);
+	for (int i = 0; i < READY; i++) {
+		event_del(&events[i]);
+		close(DESCRIPTORS - READY + i);
+	}
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static int nobody_asks(void *self, const char *namespace_name, const char *name, source_answer answer, void *data,
 		       struct error *error, struct source_request **ret_request)
 {
@@ -227,7 +263,10 @@ int main(int argc, char **argv)
 		errx(2, "usage: flips PODS TIMES ADDS SAVES");
 	int pods = atoi(argv[1]), times = atoi(argv[2]), adds = atoi(argv[3]), saves = atoi(argv[4]);
 
+	/* Pods that never come in are not waited for forever. */
+	alarm(600);
 	allow_many_descriptors();
+	let_tables_grow(bed.base, pods);
 	if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("tmpfs", PLACE, "tmpfs", 0, "size=64m") < 0 || mkdir(PLACE "/proc", 0700) < 0)
 		err(1, "cannot make a place of our own");
@@ -278,6 +317,9 @@ int main(int argc, char **argv)
 		label(&bed, false);
 		wait_until_all_are(&bed, MESH_STATE_NONE);
 	}
+	/* What was let go is closed a second late: how much of it waits depends on how fast all of this was. */
+	while (!TAILQ_EMPTY(&bed.mesh->closings))
+		event_base_loop(bed.base, EVLOOP_ONCE);
 	printf("%zu\n", mallinfo2().uordblks);
 	for (int number = 1; number <= adds; number++)
 		add(&bed, pods + number);
