@@ -411,10 +411,10 @@ class Events:
         return order
 
     def patches_fail(self):
-        """The next ones; now and then a pod needs one just then."""
+        """The next ones, and a pod needs one just then."""
         status = self.random.choice([500, 429, 409, 0])
         self.world.api.fail("PATCH", status, times=self.random.randrange(1, 4))
-        if not self.world.live or self.random.random() < 0.3:
+        if not self.world.live:
             return status
         pod = self.random.choice(self.world.live)
         label = "none" if self.world.belongs(pod) else "ambient"
@@ -440,4 +440,7 @@ class Events:
         while len(self.world.tunnels_up) > 1:
             self.tunnel_leaves()
         self.tunnel_takes_again()
+        # Nothing that is told of the pod afterwards gives occasion for another try.
+        if self.random.random() < 0.3:
+            self.history.append(f"{time.strftime('%T')} patches_fail: {self.patches_fail()}")
         self.world_changes()
