@@ -180,7 +180,8 @@ class Events:
         world.live.remove(pod)
         self.ended.append(pod)
         sandbox = pod.sandbox
-        world.in_a_thread(pod, lambda: (world.show(pod), world.tear_down(pod, sandbox, is_told)))
+        # The kubelet calls a pod ended when its processes are.
+        world.in_a_thread(pod, lambda: (world.end_processes(pod, sandbox), world.show(pod), world.tear_down(pod, sandbox, is_told)))
         pod.thread.join()
         self.freed.insert(0, (pod, sandbox, None not in pod.addresses))
         return f"{pod.key} {sandbox.interface}{'' if is_told else ', without a DEL'}"
