@@ -220,24 +220,24 @@ static void ignore(evutil_socket_t fd, short what, void *data)
  * before may be open still. */
 static void let_tables_grow(struct event_base *base, int pods)
 {
-	enum { DESCRIPTORS = 8192, READY = 2048 };
+	enum { READY = 2048 };
 	static struct event events[READY];
-	int most = (DESCRIPTORS - READY - 64) / 12, pair[2];
-	if (pods > most)
-		errx(2, "at most %d pods", most);
+	int descriptors = 8192, pair[2];
+	while (pods * 12 + 64 > descriptors - READY)
+		descriptors *= 2;
 	if (pipe2(pair, O_CLOEXEC) < 0 || write(pair[1], "", 1) != 1)
 		err(1, "cannot make a pipe");
 	for (int i = 0; i < READY; i++) {
-		if (dup3(pair[0], DESCRIPTORS - READY + i, O_CLOEXEC) < 0)
-			errx(1, "%d descriptors are needed (ulimit -n)", DESCRIPTORS);
-		event_assign(&events[i], base, DESCRIPTORS - READY + i, EV_READ | EV_PERSIST, ignore, NULL);
+		if (dup3(pair[0], descriptors - READY + i, O_CLOEXEC) < 0)
+			errx(1, "%d descriptors are needed (ulimit -n)", descriptors);
+		event_assign(&events[i], base, descriptors - READY + i, EV_READ | EV_PERSIST, ignore, NULL);
 		event_add(&events[i], NULL);
 	}
 	for (int turn = 0; turn < 10; turn++)
 		event_base_loop(base, EVLOOP_ONCE);
 	for (int i = 0; i < READY; i++) {
 		event_del(&events[i]);
-		close(DESCRIPTORS - READY + i);
+		close(descriptors - READY + i);
 	}
 	close(pair[0]);
 	close(pair[1]);
