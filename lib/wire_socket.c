@@ -92,6 +92,9 @@ int wire_receive(int socket, struct error *error, struct wire_message *ret_messa
 	size_t count = take_descriptors(&packet, &descriptor);
 	if (received == 0)
 		return error_say(error, ECONNRESET, "the other side closed the connection");
+	/* There was room for more of them: it is the kernel that could make none (receive_fd in scm_detach_fds). */
+	if ((packet.msg_flags & MSG_CTRUNC) && count < DESCRIPTORS_MAX)
+		return error_set(error, EMFILE, "cannot receive the descriptor that comes with a message");
 	if ((packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || received > WIRE_PACKET_MAX)
 		return error_say(error, EPROTO, "a message is larger than %d bytes or carries too many descriptors",
 				 WIRE_PACKET_MAX);

@@ -73,7 +73,8 @@ int wire_decode(const char *text, size_t length, struct error *error, struct wir
 int wire_send(int socket, const struct wire_message *message, int descriptor, struct error *error);
 
 /* Receives one packet. `ret_descriptor` is -1 unless one came. Error numbers: EAGAIN (nothing there, or the socket's time-out),
- * ECONNRESET (the peer closed), EPROTO (what came breaks the protocol). */
+ * ECONNRESET (the peer closed), EPROTO (what came breaks the protocol), EMFILE (there was no room for the descriptor that came,
+ * which is lost). */
 int wire_receive(int socket, struct error *error, struct wire_message *ret_message, int *ret_descriptor);
 
 /* Connects. ENOENT or ECONNREFUSED: nobody is there. Both directions time out after `timeout_milliseconds`. */

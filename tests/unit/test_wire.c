@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -200,6 +201,35 @@ static void wrong_descriptors_are_refused_and_closed(void **state)
 	close(pair[1]);
 }
 
+/* Who receives has no descriptor left: the sender did nothing wrong. */
+static void no_room_for_a_descriptor_is_told(void **state)
+{
+	(void)state;
+	int pair[2], descriptor = -1;
+	cleanup_wire_message struct wire_message got = { 0 };
+	struct error error = { 0 };
+	struct rlimit old;
+	cleanup_close int netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	int before = count_descriptors();
+	const struct wire_message message = { .kind = WIRE_DEL };
+	assert_int_equal(wire_send(pair[0], &message, netns, NULL), 0);
+	int lowest = dup(pair[0]);
+	close(lowest);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	const struct rlimit limit = { .rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	int result = wire_receive(pair[1], &error, &got, &descriptor);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(result, -1);
+	assert_int_equal(error.number, EMFILE);
+	assert_string_equal(error.message, "cannot receive the descriptor that comes with a message: Too many open files");
+	assert_int_equal(descriptor, -1);
+	assert_int_equal(count_descriptors(), before);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static void a_packet_too_large_and_an_end_are_told_apart(void **state)
 {
 	(void)state;
@@ -311,6 +341,7 @@ int main(void)
 		cmocka_unit_test(packets_that_break_the_protocol),
 		cmocka_unit_test(a_version_more_or_less_works_or_says_so),
 		cmocka_unit_test(wrong_descriptors_are_refused_and_closed),
+		cmocka_unit_test(no_room_for_a_descriptor_is_told),
 		cmocka_unit_test(a_packet_too_large_and_an_end_are_told_apart),
 		cmocka_unit_test(an_agent_that_is_away_or_silent),
 		cmocka_unit_test(an_agent_that_is_not_root),
