@@ -193,14 +193,14 @@ static void readable(evutil_socket_t fd, short what, void *data)
 	if (wire_receive(fd, &error, &message, &netns) < 0) {
 		if (error.number == EAGAIN)
 			return;
-		bool is_ours = error_may_pass(error.number);
-		if (is_ours)
-			log_write(server->log, LOG_LEVEL_WARN, NULL, "a plugin is turned away: %s", error.message);
+		/* What may pass is no answer to a DEL: the plugin asks once more. */
+		if (error_may_pass(error.number))
+			log_write(server->log, LOG_LEVEL_WARN, NULL, "a plugin's connection is closed: %s", error.message);
 		else if (error.number != ECONNRESET)
 			log_write(server->log, LOG_LEVEL_WARN, NULL,
 				  "a plugin broke the protocol, its connection is closed: %s", error.message);
-		if ((is_ours || error.number == EPROTONOSUPPORT) && !conversation->has_asked)
-			answer_result(conversation, is_ours ? CNI_TRY_AGAIN_LATER : CNI_INCOMPATIBLE_VERSION, error.message);
+		if (error.number == EPROTONOSUPPORT && !conversation->has_asked)
+			answer_result(conversation, CNI_INCOMPATIBLE_VERSION, error.message);
 		conversation_end(conversation);
 		return;
 	}
