@@ -37,8 +37,8 @@ int drift_watch_new(struct event_base *base, int netns, drift_changed changed, v
 /* Nothing is told or heard any more; only freeing is left. NULL is fine. */
 void drift_watch_stop(struct drift_watch *watch);
 
-/* Closes the nftables descriptor, too. Right after something of nftables was destroyed in the namespace that waits for the kernel
- * (measured: 12 to 36 ms; 0.03 ms 60 ms later): who must not wait stops the watch, and frees it later. NULL is fine. */
+/* Closes the nftables descriptor, too. Right after something of nftables was destroyed in the namespace that waits for the
+ * kernel (measured: 12 to 36 ms; 0.03 ms 60 ms later): who must not wait stops the watch, and frees it later. NULL is fine. */
 void drift_watch_free(struct drift_watch *watch);
 
 #endif

@@ -1,4 +1,5 @@
 """A pod's addresses change while it runs: same sandbox, same network namespace. Its interface has others, then the kubelet reports them."""
+import json
 import time
 
 import pytest
@@ -44,6 +45,14 @@ CHANGES = {
 
 def settled(cluster, pod):
     eventually(lambda: cluster.probes() == addresses(pod), 5, what=lambda: f"{cluster.probes()}, {addresses(pod)}\n{cluster.log()[-3000:]}")
+
+
+def remembered(cluster, pod):
+    """It is written down a moment later."""
+    def is_written():
+        entries = json.loads((cluster.run_dir / "enrolled.json").read_text())["pods"]
+        return [set(entry["addresses"]) for entry in entries if entry["uid"] == pod.uid] == [addresses(pod)]
+    eventually(is_written)
 
 
 @pytest.mark.parametrize("how", ["by ADD", "found"])
@@ -135,6 +144,7 @@ def test_the_old_address_is_a_pods_outside(cluster):
     move(other, old, other.address6)
     other.show()
     runtime.add(other)
+    remembered(cluster, pod)
     with Changes(cluster.host) as changes:
         pod.show(seen="again")
         cluster.kill()
