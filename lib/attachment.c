@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
@@ -19,7 +17,6 @@
 #define VERSION 1
 #define FILE_MAX (256 * 1024)
 #define CONTAINER_ID_MAX 128
-#define ABANDONED_SECONDS 600
 
 void attachment_clear(struct attachment *attachment)
 {
@@ -267,19 +264,13 @@ int attachment_remove(const char *run_dir, const char *container_id, const char 
 	return 0;
 }
 
-static void cleanup_closedirp(DIR **directory)
-{
-	if (*directory)
-		closedir(*directory);
-}
-
 bool attachment_has_other_file(const char *run_dir, const char *container_id, const char *interface)
 {
 	cleanup_free char *directory = NULL, *prefix = NULL, *own = NULL;
 	if (file_join(run_dir, "attachments", NULL, &directory) < 0 || asprintf(&prefix, "%s:", container_id) < 0 ||
 	    asprintf(&own, "%s:%s.json", container_id, interface) < 0)
 		return false;
-	__attribute__((cleanup(cleanup_closedirp))) DIR *stream = opendir(directory);
+	cleanup_closedir DIR *stream = opendir(directory);
 	for (const struct dirent *entry = stream ? readdir(stream) : NULL; entry; entry = readdir(stream)) {
 		size_t length = strlen(entry->d_name);
 		if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && strcmp(entry->d_name, own) != 0 && length > 5 &&
@@ -295,23 +286,13 @@ bool attachment_has_other(const char *run_dir, const char *container_id, const c
 	       attachment_has_other_file(run_dir, container_id, interface);
 }
 
-/* What a writer that was killed left beside a file (file_write names it NAME.PID.new). One that writes still is faster. */
-static void remove_abandoned(int directory, const char *name)
-{
-	size_t length = strlen(name);
-	struct stat status;
-	if (length > 4 && strcmp(name + length - 4, ".new") == 0 &&
-	    fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mtime + ABANDONED_SECONDS < time(NULL))
-		unlinkat(directory, name, 0);
-}
-
 int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachment *attachment, struct error *error),
 		    void (*corrupt)(void *data, const char *message), void *data, struct error *error)
 {
 	cleanup_free char *directory = NULL;
 	if (file_join(run_dir, "attachments", error, &directory) < 0)
 		return -1;
-	__attribute__((cleanup(cleanup_closedirp))) DIR *stream = opendir(directory);
+	cleanup_closedir DIR *stream = opendir(directory);
 	if (!stream)
 		return errno == ENOENT ? 0 : error_set(error, errno, "cannot list %s", directory);
 	struct error missed = { 0 };
@@ -323,7 +304,8 @@ int attachment_list(const char *run_dir, int (*visit)(void *data, struct attachm
 		if (!entry)
 			return error_is_set(&missed) ? error_copy(error, &missed) : 0;
 		size_t length = strlen(entry->d_name);
-		remove_abandoned(dirfd(stream), entry->d_name);
+		if (file_is_abandoned(dirfd(stream), entry->d_name))
+			unlinkat(dirfd(stream), entry->d_name, 0);
 		if (length < 6 || strcmp(entry->d_name + length - 5, ".json") != 0)
 			continue;
 		cleanup_free char *path = NULL;

@@ -16,8 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ambient/attachment.h"
@@ -26,7 +24,6 @@
 
 #define DIRECTORY "namespaces"
 #define SHARED "+"
-#define ABANDONED_SECONDS 600
 #define MARK_MAX 256 /* a container's id has 128 characters at most, an interface's name 15 */
 
 static int path_of(const char *directory, struct netns_id netns, struct error *error, char **ret_path)
@@ -100,19 +97,25 @@ static int mark_one(void *data, struct attachment *attachment, struct error *err
 	return mark_in(data, NULL, attachment, error);
 }
 
-/* With the marks in it; what is no mark stays. */
-static void remove_directory(const char *path)
+static DIR *open_directory(const char *path)
 {
 	cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
+	if (stream)
+		steal_fd(&fd);
+	return stream;
+}
+
+/* With the marks in it; what is no mark stays. */
+static void remove_directory(const char *path)
+{
+	cleanup_closedir DIR *stream = open_directory(path);
 	if (!stream)
 		return;
-	steal_fd(&fd);
 	for (const struct dirent *entry = readdir(stream); entry; entry = readdir(stream)) {
 		if (isdigit((unsigned char)entry->d_name[0]))
 			unlinkat(dirfd(stream), entry->d_name, 0);
 	}
-	closedir(stream);
 	rmdir(path);
 }
 
@@ -193,42 +196,29 @@ void attachment_unmark_all(const char *run_dir)
 		remove_directory(directory);
 }
 
-/* NAME.PID.new, which nobody wrote in for long: each mark that is made in a directory renews its time. */
-static bool is_abandoned(int directory, const char *name)
+/* Each mark that is made in a directory aside renews its time. */
+static void remove_abandoned_directories(const char *run_dir)
 {
-	size_t length = strlen(name);
-	struct stat status;
-	return length > 4 && strcmp(name + length - 4, ".new") == 0 &&
-	       fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mtime + ABANDONED_SECONDS < time(NULL);
-}
-
-static DIR *open_directory(const char *path)
-{
-	cleanup_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-	if (stream)
-		steal_fd(&fd);
-	return stream;
+	const struct dirent *entry;
+	cleanup_closedir DIR *stream = open_directory(run_dir);
+	while (stream && (entry = readdir(stream))) {
+		cleanup_free char *path = NULL;
+		if (strncmp(entry->d_name, DIRECTORY ".", strlen(DIRECTORY ".")) == 0 &&
+		    file_is_abandoned(dirfd(stream), entry->d_name) && file_join(run_dir, entry->d_name, NULL, &path) == 0)
+			remove_directory(path);
+	}
 }
 
 void attachment_unmark_abandoned(const char *run_dir)
 {
 	cleanup_free char *directory = NULL;
 	const struct dirent *entry;
-	DIR *stream = open_directory(run_dir);
+	remove_abandoned_directories(run_dir);
+	if (file_join(run_dir, DIRECTORY, NULL, &directory) < 0)
+		return;
+	cleanup_closedir DIR *stream = open_directory(directory);
 	while (stream && (entry = readdir(stream))) {
-		cleanup_free char *path = NULL;
-		if (strncmp(entry->d_name, DIRECTORY ".", strlen(DIRECTORY ".")) == 0 &&
-		    is_abandoned(dirfd(stream), entry->d_name) && file_join(run_dir, entry->d_name, NULL, &path) == 0)
-			remove_directory(path);
-	}
-	if (stream)
-		closedir(stream);
-	stream = file_join(run_dir, DIRECTORY, NULL, &directory) == 0 ? open_directory(directory) : NULL;
-	while (stream && (entry = readdir(stream))) {
-		if (is_abandoned(dirfd(stream), entry->d_name))
+		if (file_is_abandoned(dirfd(stream), entry->d_name))
 			unlinkat(dirfd(stream), entry->d_name, 0);
 	}
-	if (stream)
-		closedir(stream);
 }

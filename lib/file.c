@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "ambient/cleanup.h"
 
 #define SIZE_UNKNOWN 4096
+#define ABANDONED_SECONDS 600
 
 int file_read(const char *path, size_t limit, struct error *error, char **ret_text, size_t *ret_length)
 {
@@ -90,6 +92,14 @@ int file_write(const char *path, const char *text, size_t length, mode_t mode, s
 		return -1;
 	}
 	return 0;
+}
+
+bool file_is_abandoned(int directory, const char *name)
+{
+	size_t length = strlen(name);
+	struct stat status;
+	return length > 4 && strcmp(name + length - 4, ".new") == 0 &&
+	       fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mtime + ABANDONED_SECONDS < time(NULL);
 }
 
 int file_make_directory(const char *path, struct error *error)

@@ -76,8 +76,7 @@ int attachment_mark_found(const char *run_dir, const struct attachment *attachme
 /* Nothing stands for the namespace any more. */
 void attachment_unmark(const char *run_dir, struct netns_id netns);
 void attachment_unmark_all(const char *run_dir);
-/* Takes away what writers of marks left that were killed ten minutes ago or before: a pid would say nothing, for the plugin's
- * are of the host and the agent's may be of another pid namespace. */
+/* Takes away what writers of marks left that were killed (file_is_abandoned). */
 void attachment_unmark_abandoned(const char *run_dir);
 
 #endif

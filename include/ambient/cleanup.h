@@ -2,6 +2,7 @@
 #ifndef AMBIENT_CLEANUP_H
 #define AMBIENT_CLEANUP_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +28,16 @@ static inline void cleanup_fclosep(FILE **file)
 		fclose(*file);
 }
 
+static inline void cleanup_closedirp(DIR **directory)
+{
+	if (*directory)
+		closedir(*directory);
+}
+
 #define cleanup_close __attribute__((cleanup(cleanup_closep)))
 #define cleanup_free __attribute__((cleanup(cleanup_freep)))
 #define cleanup_fclose __attribute__((cleanup(cleanup_fclosep)))
+#define cleanup_closedir __attribute__((cleanup(cleanup_closedirp)))
 
 /* Hands a descriptor or pointer over to somebody else: the scope owns it no longer. */
 static inline int steal_fd(int *fd)

@@ -3,6 +3,7 @@
 #ifndef AMBIENT_FILE_H
 #define AMBIENT_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -14,6 +15,11 @@ int file_read(const char *path, size_t limit, struct error *error, char **ret_te
 
 /* Writes a temporary file beside `path` (its name ends with .new, which no runtime loads), fsyncs and renames it. */
 int file_write(const char *path, const char *text, size_t length, mode_t mode, struct error *error);
+
+/* Whether a name in `directory` is what a writer left that was killed: NAME.PID.new, as file_write and others here call what
+ * stands aside, and not written to for ten minutes. A pid would say nothing: the plugin's are of the host, the agent's may be
+ * of another pid namespace. */
+bool file_is_abandoned(int directory, const char *name);
 
 /* Makes a directory of mode 0700 and its parents of mode 0755 where they are missing. */
 int file_make_directory(const char *path, struct error *error);

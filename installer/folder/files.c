@@ -169,16 +169,10 @@ static void identify(struct folder_file *file, const struct stat *status)
 	file->identity.changed = status->st_ctim;
 }
 
-static void close_directory(DIR **directory)
-{
-	if (*directory)
-		closedir(*directory);
-}
-
 /* Finds which files there are. A name that is gone before its stat is not there; a dangling link is, and reading it says so. */
 static int look(struct folder_files *files, struct error *error)
 {
-	__attribute__((cleanup(close_directory))) DIR *directory = opendir(files->path);
+	cleanup_closedir DIR *directory = opendir(files->path);
 	size_t count = 0;
 	long long bytes = 0;
 	if (!directory)

@@ -62,15 +62,9 @@ static bool has_parent(const char *path)
 	return access(parent, F_OK) == 0;
 }
 
-static void cleanup_closedirp(DIR **directory)
-{
-	if (*directory)
-		closedir(*directory);
-}
-
 int binary_is_needed(const char *results_dir, const char *type, struct error *error, bool *ret_needed)
 {
-	__attribute__((cleanup(cleanup_closedirp))) DIR *stream = opendir(results_dir);
+	cleanup_closedir DIR *stream = opendir(results_dir);
 	if (!stream && errno == ENOENT && has_parent(results_dir)) {
 		*ret_needed = false;
 		return 0;

@@ -19,13 +19,6 @@
 #define CONFIGURATION_MAX (1 << 20)
 #define PUT_AWAY_SUFFIX ".cilium_bak"
 
-static void cleanup_closedirp(DIR **directory)
-{
-	if (*directory)
-		closedir(*directory);
-}
-#define cleanup_closedir __attribute__((cleanup(cleanup_closedirp)))
-
 static bool starts_with(const char *text, const char *prefix)
 {
 	return strncmp(text, prefix, strlen(prefix)) == 0;

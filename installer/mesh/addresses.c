@@ -26,24 +26,16 @@ const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t 
 	return pod->object ? pod->object->addresses : NULL;
 }
 
-static bool is_among(const struct pod_address *address, const struct pod_address *addresses, size_t count)
-{
-	for (size_t i = 0; i < count; i++)
-		if (pod_address_equal(&addresses[i], address))
-			return true;
-	return false;
-}
-
 static bool is_reported(const struct pod *object, const struct pod_address *address)
 {
-	return is_among(address, object->addresses, object->addresses_count);
+	return pod_address_is_among(address, object->addresses, object->addresses_count);
 }
 
 /* Whether the object names none of these. */
 static bool names_others(const struct pod *object, const struct pod_address *addresses, size_t count)
 {
 	for (size_t i = 0; i < object->addresses_count; i++)
-		if (is_among(&object->addresses[i], addresses, count))
+		if (pod_address_is_among(&object->addresses[i], addresses, count))
 			return false;
 	return true;
 }
@@ -61,7 +53,7 @@ static bool names_a_change(const struct mesh_pod *pod, const struct pod *put)
 {
 	const struct sandbox *sandbox = &pod->sandbox;
 	for (size_t i = 0; i < put->addresses_count; i++)
-		if (!is_among(&put->addresses[i], sandbox->addresses, sandbox->addresses_count))
+		if (!pod_address_is_among(&put->addresses[i], sandbox->addresses, sandbox->addresses_count))
 			return true;
 	for (size_t i = 0; i < sandbox->addresses_count; i++) {
 		/* The first report after a start: what went while no agent ran is not told otherwise. */
@@ -124,7 +116,7 @@ void mesh_addresses_take(struct mesh_pod *pod)
 	memcpy(addresses, object->addresses, count * sizeof *addresses);
 	bool is_changed = false;
 	for (size_t i = 0; i < count; i++)
-		is_changed |= !is_among(&addresses[i], before, known);
+		is_changed |= !pod_address_is_among(&addresses[i], before, known);
 	for (size_t i = 0; i < known; i++) {
 		bool has_address = true;
 		if (is_reported(object, &before[i]))
@@ -146,17 +138,26 @@ void mesh_addresses_take(struct mesh_pod *pod)
 	mesh_remember_enrolled(pod->mesh);
 }
 
-bool mesh_addresses_follow(struct mesh_pod *pod)
+/* Whether the namespace is held, and all that is reported is configured there. */
+static bool is_reported_of_what_is_held(const struct mesh_pod *pod)
 {
 	const struct pod *object = pod->object;
-	if (!pod->sandbox.is_doubted || !object || object->addresses_count == 0 || !sandbox_is_held(&pod->sandbox) ||
-	    pod->arrival)
+	if (!object || object->addresses_count == 0 || !sandbox_is_held(&pod->sandbox) || pod->arrival)
 		return false;
 	for (size_t i = 0; i < object->addresses_count; i++) {
 		bool has_address = false;
 		if (netns_has_address(pod->sandbox.netns, &object->addresses[i], 1, NULL, &has_address) < 0 || !has_address)
 			return false;
 	}
-	mesh_addresses_take(pod);
 	return true;
+}
+
+void mesh_addresses_settle(struct mesh_pod *pod)
+{
+	if (!pod->sandbox.is_doubted)
+		return;
+	if (is_reported_of_what_is_held(pod))
+		mesh_addresses_take(pod);
+	else
+		mesh_locate_soon(pod);
 }

@@ -26,13 +26,6 @@
 /* A pod's processes may make namespaces without number; the sandbox's own is among the oldest. */
 #define CANDIDATES_PER_WISH 8
 
-static void cleanup_closedirp(DIR **directory)
-{
-	if (*directory)
-		closedir(*directory);
-}
-#define cleanup_closedir __attribute__((cleanup(cleanup_closedirp)))
-
 const char *finder_result_words(enum finder_result result)
 {
 	static const char *const words[] = {

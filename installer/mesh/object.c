@@ -85,6 +85,14 @@ bool pod_address_equal(const struct pod_address *a, const struct pod_address *b)
 	return a->family == AF_INET ? a->ipv4.s_addr == b->ipv4.s_addr : IN6_ARE_ADDR_EQUAL(&a->ipv6, &b->ipv6);
 }
 
+bool pod_address_is_among(const struct pod_address *address, const struct pod_address *addresses, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (pod_address_equal(&addresses[i], address))
+			return true;
+	return false;
+}
+
 const char *pod_address_print(const struct pod_address *address, char *text)
 {
 	/* Both members of the union begin at the same place. */
@@ -134,11 +142,9 @@ static int read_name(const cJSON *json, const char *kind, const char *key, struc
 static int add_address(struct pod *pod, const cJSON *text, struct error *error)
 {
 	struct pod_address address;
-	if (!cJSON_IsString(text) || !pod_address_parse(text->valuestring, &address))
+	if (!cJSON_IsString(text) || !pod_address_parse(text->valuestring, &address) ||
+	    pod_address_is_among(&address, pod->addresses, pod->addresses_count))
 		return 0;
-	for (size_t i = 0; i < pod->addresses_count; i++)
-		if (pod_address_equal(&pod->addresses[i], &address))
-			return 0;
 	struct pod_address *addresses = reallocarray(pod->addresses, pod->addresses_count + 1, sizeof *addresses);
 	if (!addresses)
 		return error_set(error, ENOMEM, "cannot keep a pod's addresses");

@@ -50,6 +50,7 @@ struct pod_address {
 /* Parses an address as text; false: it is none. An IPv4 address mapped into IPv6 becomes IPv4. */
 bool pod_address_parse(const char *text, struct pod_address *ret_address);
 bool pod_address_equal(const struct pod_address *a, const struct pod_address *b);
+bool pod_address_is_among(const struct pod_address *address, const struct pod_address *addresses, size_t count);
 #define POD_ADDRESS_TEXT_MAX INET6_ADDRSTRLEN
 const char *pod_address_print(const struct pod_address *address, char *text); /* returns `text`, POD_ADDRESS_TEXT_MAX long */
 

@@ -48,21 +48,14 @@ static void remove_branch_rules(struct mesh *mesh, const char *uid, const struct
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "pod %s: %s", uid ? uid : "outside", error.message);
 }
 
-static bool names(const struct pod_address *addresses, size_t count, const struct pod_address *address)
-{
-	for (size_t i = 0; i < count; i++)
-		if (pod_address_equal(&addresses[i], address))
-			return true;
-	return false;
-}
-
 /* The rules of what the pod has no more, while it is its own: another pod may have taken an address over. */
 static void drop_branch_rules(struct mesh_pod *pod, const struct pod_address *kept, size_t kept_count)
 {
 	size_t count = 0;
 	const struct pod_address *claimed = probe_set_claimed(pod->mesh->probes, pod->uid, &count);
 	for (size_t i = 0; i < count; i++) {
-		if (names(kept, kept_count, &claimed[i]) || !probe_set_owns(pod->mesh->probes, pod->uid, &claimed[i]))
+		if (pod_address_is_among(&claimed[i], kept, kept_count) ||
+		    !probe_set_owns(pod->mesh->probes, pod->uid, &claimed[i]))
 			continue;
 		remove_branch_rules(pod->mesh, pod->uid, &claimed[i]);
 		/* All addresses share the veth's way back, which went too. */
@@ -88,12 +81,11 @@ int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 	if (!mesh->probes)
 		return 0;
 	if (mesh->aws) {
+		size_t claimed_count = 0;
+		const struct pod_address *claimed = probe_set_claimed(mesh->probes, pod->uid, &claimed_count);
 		drop_branch_rules(pod, addresses, count);
-		for (size_t i = 0; i < count; i++) {
-			size_t claimed_count = 0;
-			const struct pod_address *claimed = probe_set_claimed(mesh->probes, pod->uid, &claimed_count);
-			pod->has_branch_eni_rules &= names(claimed, claimed_count, &addresses[i]);
-		}
+		for (size_t i = 0; i < count; i++)
+			pod->has_branch_eni_rules &= pod_address_is_among(&addresses[i], claimed, claimed_count);
 	}
 	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
 		return -1;

@@ -241,10 +241,8 @@ static int recall_addresses(struct sandbox *sandbox, char **texts, size_t count)
 	sandbox->addresses = addresses;
 	for (size_t i = 0; i < count; i++) {
 		struct pod_address *next = &addresses[sandbox->addresses_count];
-		bool is_known = !pod_address_parse(texts[i], next);
-		for (size_t j = 0; !is_known && j < sandbox->addresses_count; j++)
-			is_known = pod_address_equal(&addresses[j], next);
-		sandbox->addresses_count += !is_known;
+		if (pod_address_parse(texts[i], next) && !pod_address_is_among(next, addresses, sandbox->addresses_count))
+			sandbox->addresses_count++;
 	}
 	return 0;
 }

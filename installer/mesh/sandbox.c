@@ -174,8 +174,7 @@ int sandbox_reopen(struct mesh_pod *pod, struct error *error)
 	}
 	if (sandbox_hold(pod, netns, error) < 0)
 		return -1;
-	if (pod->sandbox.is_doubted && !mesh_addresses_follow(pod))
-		mesh_locate_soon(pod);
+	mesh_addresses_settle(pod);
 	return 0;
 }
 

@@ -215,9 +215,9 @@ void mesh_decide(struct mesh_pod *pod);
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count);
 /* What the pod's object to be names, compared with what is known: the sandbox may be doubted afterwards. */
 void mesh_addresses_reported(struct mesh_pod *pod, const struct pod *put);
-/* Where the namespace of a doubted sandbox is held, and all that is reported is configured there, that is the pod's from now
- * on. False: it has to be looked for. */
-bool mesh_addresses_follow(struct mesh_pod *pod);
+/* Of a doubted sandbox: where its namespace is held, and all that is reported is configured there, that is the pod's from now
+ * on. Else the pod is looked for. */
+void mesh_addresses_settle(struct mesh_pod *pod);
 /* What is reported is in the namespace that is held: it is the pod's, and what else is configured there of what it had. */
 void mesh_addresses_take(struct mesh_pod *pod);
 

@@ -224,8 +224,7 @@ int mesh_put_pod(struct mesh *mesh, struct pod **object, struct error *error, st
 	mesh_addresses_reported(pod, put);
 	pod_free(pod->object);
 	pod->object = steal_pointer(*object);
-	if (pod->sandbox.is_doubted && !mesh_addresses_follow(pod))
-		mesh_locate_soon(pod);
+	mesh_addresses_settle(pod);
 	pod->is_listed = true;
 	mesh_missed_is_over(pod);
 	mesh_mirror_seen(pod);

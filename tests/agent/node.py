@@ -88,9 +88,31 @@ class Pod:
                 "metadata": {"name": self.name, "namespace": self.namespace, "uid": self.uid, "labels": self.labels,
                              "annotations": annotations},
                 "spec": {"serviceAccountName": "account", **({"hostNetwork": True} if self.host_network else {})},
-                "status": {**({"phase": "Pending"} if self.starts else
-                              {"phase": "Running", "podIP": self.address,
-                               "podIPs": [{"ip": self.address}, {"ip": self.address6}]}), **self.status}}
+                "status": {**({"phase": "Pending"} if self.starts else {"phase": "Running", **self.reported()}), **self.status}}
+
+    @property
+    def addresses(self):
+        return [address for address in (self.address, self.address6) if address]
+
+    def reported(self):
+        """The addresses as the kubelet reports them."""
+        return {"podIP": self.addresses[0], "podIPs": [{"ip": address} for address in self.addresses]}
+
+    def move(self, address, address6):
+        """The addresses change in place. None: that family goes, or stays away."""
+        for old, new, bits, nodad in (self.address, address, 16, ""), (self.address6, address6, 64, " nodad"):
+            if old != new:
+                self.netns.ip((f"addr del {old}/{bits} dev eth0\n" if old else "") +
+                              (f"addr add {new}/{bits} dev eth0{nodad}\n" if new else ""))
+        if address:
+            self.netns.ip("route replace default via 10.91.0.1\n")
+        self.address, self.address6 = address, address6
+
+    def start_by_add(self, runtime):
+        """The ADD, and what the kubelet reports after it."""
+        runtime.add(self)
+        self.starts = False
+        self.show()
 
     def show(self, **labels):
         self.labels.update(labels)
@@ -318,6 +340,14 @@ class Node:
         """Namespaces that the plugin takes for being outside while the agent is away."""
         path = self.run_dir / "outside.json"
         return {entry["name"] for entry in json.loads(path.read_text())["namespaces"]} if path.exists() else set()
+
+    def serves_plugins(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as plugin:
+            try:
+                plugin.connect(str(self.run_dir / "installer.sock"))
+            except OSError:
+                return False
+        return True
 
     def probes(self):
         """Addresses in the host's sets."""

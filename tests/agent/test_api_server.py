@@ -429,9 +429,7 @@ def test_what_is_reported_of_an_older_sandbox_does_not_count(cluster):
     runtime = Runtime(cluster)
     cluster.join()
     old = cluster.pod(starts=True, name="cart")
-    runtime.add(old)
-    old.starts = False
-    old.show()
+    old.start_by_add(runtime)
     cluster.enabled([old])
     new = cluster.pod(show=False, name="cart")
     new.uid = old.uid

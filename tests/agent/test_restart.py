@@ -44,9 +44,7 @@ def test_a_pod_that_lost_its_table_and_its_place_in_the_mesh(node, kind):
     node.join()
     pod = node.pod(starts=kind == "ADD")
     if kind == "ADD":
-        runtime.add(pod)
-        pod.starts = False
-        pod.show()
+        pod.start_by_add(runtime)
     pod.enter()
     eventually(lambda: node.enrolled() == {pod.uid})
     node.kill()
@@ -300,15 +298,6 @@ def test_a_successor_that_ends_at_once_leaves_no_deaf_agent(node, pods):
     runtime.add(node.pod(starts=True))
 
 
-def answers(node):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as plugin:
-        try:
-            plugin.connect(str(node.run_dir / "installer.sock"))
-        except OSError:
-            return False
-        return True
-
-
 @pytest.mark.parametrize("stopped", ["the older", "the younger"])
 def test_two_agents_that_start_at_once(node, pods, stopped):
     """Whichever of them is the successor, and whichever is told to stop: the other one serves from then on."""
@@ -327,7 +316,7 @@ def test_two_agents_that_start_at_once(node, pods, stopped):
         ended.terminate()
         assert ended.wait(10) == 0, node.log()[-3000:]
         began = time.monotonic()
-        eventually(lambda: answers(node), 10, what=lambda: node.log()[-3000:])
+        eventually(node.serves_plugins, 10, what=lambda: node.log()[-3000:])
         # The bound of docs/operate.md, and a busy machine's part.
         assert time.monotonic() - began < 2.5
         assert node.agent.poll() is None

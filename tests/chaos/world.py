@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -95,28 +94,11 @@ class Sandbox(ClusterPod):
         self.netns.sysctl("net.ipv4.tcp_orphan_retries", 1)
         self.netns.sysctl("net.ipv4.tcp_fin_timeout", 1)
 
-    @property
-    def addresses(self):
-        return [address for address in (self.address, self.address6) if address]
-
-    def object(self):
-        pod = super().object()
-        if "podIPs" in pod["status"]:
-            pod["status"].update(podIP=self.addresses[0], podIPs=[{"ip": address} for address in self.addresses])
-        return pod
-
     def move(self, address, address6):
-        """In place. None: that family goes."""
-        for old, new, bits in (self.address, address, 16), (self.address6, address6, 64):
-            if old != new:
-                self.left |= {old} - {None}
-                self.netns.ip((f"addr del {old}/{bits} dev eth0\n" if old else "") +
-                              (f"addr add {new}/{bits} dev eth0{' nodad' if bits == 64 else ''}\n" if new else ""))
-        if address:
-            self.netns.ip("route replace default via 10.91.0.1\n")
+        self.left |= {self.address, self.address6} - {address, address6, None}
+        super().move(address, address6)
         if address6:
             self.netns.run("ip", "-6", "route", "replace", "default", "via", "fd91::1")
-        self.address, self.address6 = address, address6
 
     def take(self, address, address6):
         """The addresses of a sandbox that is gone, or that has others by now."""
@@ -458,12 +440,7 @@ class World(ClusterNode):
 
     def serves_plugins(self):
         """Not yet, where it started a moment ago: then a pod of a namespace outside starts at once, whatever its own label says."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as plugin:
-            try:
-                plugin.connect(str(self.run_dir / "installer.sock"))
-            except OSError:
-                return False
-        return not self.is_changing_hands
+        return super().serves_plugins() and not self.is_changing_hands
 
     def look_after_add(self, pod, sandbox, generation, touched):
         """The contract: when ADD returns, everything is there. Unless something came between."""
