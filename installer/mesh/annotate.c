@@ -6,7 +6,8 @@
  *
  * While a patch is on its way the source may show the pod from before it, and from after it: then what somebody else has made
  * of the annotation since. The source shows things in their order, so what it shows once it has shown the patch is the later.
- */
+ * But a list after a break passes changes over, the patch among them: of one that does not show the patch it can't be told
+ * whether it is the older or the later. Then the pod is read once the answer has come. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,10 +41,12 @@ void mesh_annotation_seen(struct mesh_pod *pod)
 	const char *shown = shown_of(pod);
 	if (pod->mesh->source.self && !pod->mesh->source.annotate_pod)
 		return;
-	if (pod->patch)
-		pod->is_patch_shown |= texts_equal(shown, pod->patch_value);
-	else
+	if (!pod->patch) {
 		set_text(&pod->annotation, shown);
+		return;
+	}
+	pod->is_patch_shown |= texts_equal(shown, pod->patch_value);
+	pod->is_patch_doubted |= pod->mesh->is_listing_pods && !pod->is_patch_shown;
 }
 
 void mesh_annotation_cancel(struct mesh_pod *pod)
@@ -67,6 +70,8 @@ static void answered(void *data, enum source_outcome outcome, const cJSON *objec
 	pod->patch = NULL;
 	if (pod->is_patch_shown)
 		set_text(&pod->annotation, shown_of(pod));
+	else if (pod->is_patch_doubted)
+		pod->is_missed = true;
 	switch (outcome) {
 	case SOURCE_DONE:
 		metrics->annotation_patches[METRICS_PATCH_DONE]++;
@@ -111,7 +116,7 @@ bool mesh_annotate(struct mesh_pod *pod, const char *value)
 	}
 	if (!set_text(&pod->patch_value, value))
 		return false;
-	pod->is_patch_shown = false;
+	pod->is_patch_shown = pod->is_patch_doubted = false;
 	if (source->annotate_pod(source->self, pod->namespace_name, pod->name, pod->uid, ANNOTATION_REDIRECTION, value,
 				 answered, pod, &error, &pod->patch) < 0)
 		answered(pod, SOURCE_FAILED, NULL, &error);

@@ -1,9 +1,11 @@
-/* A pod of which somebody says that it is gone who may be wrong. It is read once more.
+/* A pod of which somebody says that it is gone, or how it is, who may be wrong. It is read once more.
  *
  * A list did not name it while its ADD was under way: it was read by itself for the ADD, maybe after the list was made; and if
  * it is gone, no watch that begins with that list ever says so. It is read when the ADD is over.
  *
- * A patch was answered with 404, which something between us and the server may have said. */
+ * A patch was answered with 404, which something between us and the server may have said.
+ *
+ * A list showed the pod while a patch was on its way, and not the patch (annotate.c). */
 #include <string.h>
 
 #include "installer/mesh/state.h"

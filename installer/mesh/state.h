@@ -63,7 +63,7 @@ struct mesh_pod {
 	/* As the source has it. */
 	struct pod *object; /* NULL: not (yet, or any more) */
 	bool is_listed;	    /* named in the list that is under way */
-	bool is_missed;	    /* somebody says that it is gone, who may be wrong (missed.c) */
+	bool is_missed;	    /* it is to be read: somebody says that it is gone, or how it is, who may be wrong (missed.c) */
 	struct source_request *missed_request;
 	double gone_at;	   /* when the source let go of it; 0: it did not */
 	char *static_hash; /* config.hash of a static pod's mirror, which outlives the object; NULL: it is none. Owned */
@@ -92,8 +92,9 @@ struct mesh_pod {
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */
 	char *annotation;
 	struct source_request *patch;
-	char *patch_value;   /* of the patch on its way; NULL: removal */
-	bool is_patch_shown; /* the source has shown it before its answer came */
+	char *patch_value;     /* of the patch on its way; NULL: removal */
+	bool is_patch_shown;   /* the source has shown it before its answer came */
+	bool is_patch_doubted; /* a list has shown the pod before its answer came, and not the patch */
 	double annotate_after;
 	unsigned int annotate_failures;
 
@@ -171,6 +172,7 @@ struct mesh {
 	struct aws_branch_eni *aws;
 
 	bool is_listed[SOURCE_KIND_COUNT]; /* listed whole at least once */
+	bool is_listing_pods;		   /* what is put is a list's, and not one change after another */
 	bool is_kernel_seen;		   /* after that, every pod's namespace was looked at once */
 	bool is_pruned;			   /* what an earlier run left on the host was looked through */
 	char *trouble[SOURCE_KIND_COUNT];

@@ -380,6 +380,7 @@ void mesh_list_started(void *data, enum source_kind kind)
 	struct mesh_pod *pod;
 	struct mesh_namespace *entry;
 	if (kind == SOURCE_POD) {
+		mesh->is_listing_pods = true;
 		TAILQ_FOREACH(pod, &mesh->pods, all)
 		pod->is_listed = false;
 	} else {
@@ -431,6 +432,7 @@ void mesh_list_finished(void *data, enum source_kind kind)
 	struct mesh_pod *pod;
 	bool was_listed = mesh_is_listed(mesh);
 	mesh->is_listed[kind] = true;
+	mesh->is_listing_pods &= kind != SOURCE_POD;
 	if (kind == SOURCE_POD)
 		sweep_pods(mesh);
 	else

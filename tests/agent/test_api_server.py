@@ -127,6 +127,29 @@ def test_an_annotation_that_is_changed_before_its_patch_is_answered(cluster, cha
     assert pod.patches() == ["enabled", "enabled"] and pod.annotation() == "enabled"
 
 
+@pytest.mark.parametrize("change", [None, "pending"])
+def test_an_annotation_that_is_changed_while_the_watch_is_broken(cluster, change):
+    """No event shows the patch: the list that follows the break has the change of somebody else already, and comes before the
+    patch's answer."""
+    pod = cluster.pod()
+    eventually(cluster.api.has_told)
+    cluster.api.fail(r"GET /api/v1/pods\?", 503, times=10**6)
+    cluster.api.order_watchers("expire", "pods")
+
+    def somebody_else():
+        cluster.api.change_pod(pod.namespace, pod.name, lambda shown: shown["metadata"].update(
+            annotations={"ambient.istio.io/redirection": change} if change else {}))
+        cluster.api.faults.clear()
+        cluster.api.wait(cluster.api.has_told)
+        time.sleep(0.3)
+    cluster.api.after_patch = somebody_else
+    cluster.join()
+    eventually(lambda: pod.patches() == ["enabled", "enabled"], what=cluster.log)
+    cluster.enabled()
+    time.sleep(0.3)
+    assert pod.patches() == ["enabled", "enabled"] and pod.annotation() == "enabled"
+
+
 def test_patches_meet_conflicts_and_deleted_pods(cluster):
     pods = [cluster.pod() for _ in range(3)]
     cluster.api.patch_conflicts = 2
