@@ -70,7 +70,7 @@ PRODUCTS = [
            "	pod->tunnel = POD_TUNNEL_DELETED;\n	return true;"),
     broken("a DEL sends no Del", "the tunnel has", "installer/mesh/detach.c",
            "\t\tmesh_tunnel_delete(pod);\n", "\t\tpod->tunnel = POD_TUNNEL_DELETED;\n"),
-    broken("an ADD does not wait for the tunnel", "when its ADD had succeeded|its ADD failed", "installer/mesh/arrival.c",
+    broken("an ADD does not wait for the tunnel", "when its ADD had succeeded|its ADD failed|could not be opened without a cause", "installer/mesh/arrival.c",
            "	/* The report is checked while the tunnel opens its listeners. */\n	if (!ask_tunnel(arrival))\n		return;",
            "	ask_tunnel(arrival);\n	mesh_arrival_tunnel(arrival, TUNNEL_ACCEPTED, NULL);\n	return;"),
     # What is left over.
