@@ -155,6 +155,29 @@ static bool has_tunnel_mark(const struct nlmsghdr *header)
 	return false;
 }
 
+static int note_tunnel(const struct nlmsghdr *header, void *data)
+{
+	bool *listens = data;
+	if (!is_socket(header) || !has_tunnel_mark(header))
+		return MNL_CB_OK;
+	const struct inet_diag_msg *message = mnl_nlmsg_get_payload(header);
+	uint16_t port = ntohs(message->id.idiag_sport);
+	*listens |= port == REDIRECT_PORT_OUTBOUND || port == REDIRECT_PORT_INBOUND;
+	return MNL_CB_OK;
+}
+
+int listening_look_for_tunnel(int netns, struct error *error, bool *ret_listens)
+{
+	cleanup_netlink struct mnl_socket *socket = NULL;
+	bool listens = false;
+	if (netlink_open(netns, NETLINK_SOCK_DIAG, error, &socket) < 0 ||
+	    dump(socket, AF_INET, IPPROTO_TCP, STATE(TCP_LISTEN), note_tunnel, &listens, error) < 0 ||
+	    dump(socket, AF_INET6, IPPROTO_TCP, STATE(TCP_LISTEN), note_tunnel, &listens, error) < 0)
+		return -1;
+	*ret_listens = listens;
+	return 0;
+}
+
 static int count(const struct nlmsghdr *header, void *data)
 {
 	struct carried *carried = data;

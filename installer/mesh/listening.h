@@ -28,6 +28,9 @@ int listening_look(int netns, struct error *error, struct listening *ret_listeni
  * other namespaces have open. A socket that is bound to one address only is not found. */
 int listening_look_up(int netns, struct error *error, struct listening *ret_listening);
 
+/* Whether a socket with the tunnel's mark listens on 15001 or 15006, whatever address it is bound to. `netns` is borrowed. */
+int listening_look_for_tunnel(int netns, struct error *error, bool *ret_listens);
+
 /* Sockets in any state in which something can still be transferred (not: listening, time-wait, closed). */
 struct carried {
 	/* The tunnel's ends of connections of the application: accepted on 15001 or 15006, or made to the application or to a

@@ -14,7 +14,7 @@
  *     redirects out, one transaction -> annotation off -> drain -> the tunnel's Del -> the rest of the rules, probe address
  *
  * New connections go direct at once; what the tunnel carries lives on by marks, route and listeners until the drain ends. The
- * drain begins with the patch that succeeded, since until then peers send HBONE. */
+ * drain begins with the patch that succeeded, since until then peers send HBONE. The guard goes last, after the listeners. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +25,8 @@
 /* Peers go on with HBONE until istiod has told them. */
 #define DRAIN_LEAST 3.0
 #define DRAIN_LOOK 0.25
+
+#define LISTENERS_LOOK 1.0
 
 static bool may_try(const struct mesh_pod *pod, enum metrics_step step)
 {
@@ -194,7 +196,7 @@ static void enrol(struct mesh_pod *pod)
 		mesh_log(pod, LOG_LEVEL_INFO, "release", "the pod belongs to the mesh again: %s", pod->decision.reason);
 	}
 	pod->drain_began = 0;
-	pod->is_drained = false;
+	pod->is_drained = pod->is_listened_to = false;
 	pod->is_annotation_off = false;
 	if (!pod->is_enrolled && pod->began == 0)
 		pod->began = clock_seconds();
@@ -254,10 +256,29 @@ static bool step_drain(struct mesh_pod *pod)
 	return true;
 }
 
+/* Whether the guard may go: where no tunnel is connected that could be told, not as long as one listens in the pod. Else a
+ * connection to its listeners would be one to the tunnel itself, over and over. When it is back, its snapshot names the pod,
+ * and the Del follows; when it has ended, so have they. */
+static bool step_listeners(struct mesh_pod *pod)
+{
+	bool was_listened_to = pod->is_listened_to;
+	pod->is_listened_to = false;
+	if (pod->sandbox.standing == REDIRECT_STANDING_NOTHING || tunnel_connections(pod->mesh->tunnel) > 0 ||
+	    listening_look_for_tunnel(pod->sandbox.netns, NULL, &pod->is_listened_to) < 0 || !pod->is_listened_to)
+		return true;
+	if (!was_listened_to)
+		mesh_log(pod, LOG_LEVEL_INFO, "release",
+			 "no tunnel is connected that could be told, and one listens in the pod: the guard stays before its "
+			 "ports "
+			 "until it is back or has ended");
+	mesh_queue_after(pod, LISTENERS_LOOK);
+	return false;
+}
+
 void mesh_begin_anew(struct mesh_pod *pod)
 {
 	pod->is_enrolled = pod->is_releasing = pod->was_accepted = false;
-	pod->is_annotation_off = pod->is_drained = false;
+	pod->is_annotation_off = pod->is_drained = pod->is_listened_to = false;
 	pod->drain_began = 0;
 	pod->began = 0;
 }
@@ -330,7 +351,7 @@ static void release(struct mesh_pod *pod)
 		pod->is_annotation_off = true;
 	}
 	bool is_in = sandbox_is_held(sandbox) && (sandbox->standing != REDIRECT_STANDING_NOTHING || sandbox->was_ours);
-	if ((is_in && !step_drain(pod)) || !step_forget_in_tunnel(pod))
+	if ((is_in && (!step_drain(pod) || !step_listeners(pod))) || !step_forget_in_tunnel(pod))
 		return;
 	if (is_in) {
 		if (!may_try(pod, METRICS_STEP_RULES))

@@ -103,6 +103,7 @@ struct mesh_pod {
 	double drain_began;	/* 0: not */
 	double drain_look;	/* the next look at what is carried */
 	bool is_drained;
+	bool is_listened_to; /* by a tunnel that is away: the guard stays */
 
 	/* Trying again. */
 	struct event *timer;

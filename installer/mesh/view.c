@@ -46,8 +46,11 @@ static void describe_wait(const struct mesh_pod *pod, char *text, size_t size)
 		snprintf(text, size, "the pod is starting: its ADD is under way");
 	else if (!pod->decision.wanted && pod->is_releasing)
 		snprintf(text, size, "%s",
-			 pod->drain_began > 0 ? "the tunnel's connections are let come to their end"
-					      : "the annotation is being taken off");
+			 pod->is_listened_to
+				 ? "no tunnel is connected, and one listens in the pod still: the guard stays before "
+				   "its ports until it is back or has ended"
+			 : pod->drain_began > 0 ? "the tunnel's connections are let come to their end"
+						: "the annotation is being taken off");
 	else if (!pod->decision.wanted)
 		return;
 	else if (pod->is_torn_down)

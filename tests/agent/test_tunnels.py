@@ -1,4 +1,5 @@
 """Tunnels that come, go, overlap, refuse and break the protocol."""
+import socket
 import time
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from peers.tunnel import Tunnel
 
 from .node import eventually
+from .test_flips import Flow
 
 
 def test_two_tunnels_during_an_upgrade(node):
@@ -115,6 +117,47 @@ def test_labels_change_while_it_is_away(node):
     staying.enter()
     coming.enter()
     assert leaving.uid not in node.tunnel.workloads and ("add", leaving.uid) not in node.tunnel.requests
+
+
+@pytest.mark.parametrize("end", ["comes-back", "dies"])
+def test_a_release_while_the_tunnel_that_listens_in_the_pod_is_away(new_node, end):
+    """It runs, but is not connected, so that it can't be told: nothing of the pod goes its way any more, and the guard stands before
+    its listeners as long as they do. Else it would take a connection to one of them for one to itself, and dial itself without
+    end."""
+    node = new_node(listeners=True, drain=1)
+    outside, pod = node.pod(show=False), node.pod()
+    flow = Flow(outside, pod)
+    node.join()
+    pod.enter()
+    node.tunnel.stay_away(True)
+    node.leave()
+    eventually(lambda: not pod.redirects())
+    time.sleep(0.05)
+    before = len(node.tunnel.events)
+    eventually(lambda: node.pods()[pod.key]["waitingFor"].startswith("no tunnel is connected, and one"), what=node.log)
+    assert pod.uid in node.tunnel.workloads
+
+    def connects(port):
+        with outside.netns:
+            sock = socket.socket()
+        with sock:
+            sock.settimeout(5)
+            return sock.connect_ex((pod.address, port)) == 0
+    assert connects(15008) and not connects(15001) and not connects(15006)
+    time.sleep(2.5)  # a drain's time, and two looks
+    assert not connects(15001) and not connects(15006)
+    if end == "dies":
+        node.tunnel.kill()
+        eventually(lambda: not pod.traces(), what=node.log)
+        assert not node.tunnel.is_connected
+        node.tunnel.stay_away(False)
+        node.tunnel.wait(lambda: node.tunnel.is_ready)
+    else:
+        node.tunnel.stay_away(False)
+    pod.exit()
+    assert not any(map(connects, (15001, 15006, 15008)))
+    flow.end(least=200)
+    assert not [event for event in node.tunnel.events[before:] if event["event"] == "carried" and event["listener"] != "hbone"]
 
 
 def test_one_refused_pod_holds_up_no_other(node):

@@ -180,9 +180,7 @@ class Judge:
             source = report["source"] and (str(ipaddress.ip_address(report["source"][0])), report["source"][1])
             is_carried = source in self.carried
             if report["kind"] == "scan":
-                # A tunnel that is not connected learns of a pod's release when it comes back: till then it listens there.
-                is_leaving = any(not record.wanted() and "changing" in record.states_between(since, until) for record in ends)
-                if not is_leaving and not any(record.has_cause(("edited", "moved"), since, until) for record in ends):
+                if not any(record.has_cause(("edited", "moved"), since, until) for record in ends):
                     self.violation(f"the tunnel's own port took a connection that the rules had not sent there: {report}")
                 return
             causes = ("edited", "tunnel") if report["last"] is None or is_carried else ("host",) if report["from"] == "host" else ()

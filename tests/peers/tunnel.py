@@ -10,6 +10,7 @@ looks at (`check`).
     tunnel.delay = 0.1                     before each answer
     tunnel.send(b"...")                    raw bytes; tunnel.hello = b"..." is what comes first, None: nothing
     tunnel.disconnect(); tunnel.kill()     redials at once; or all workloads forgotten too, as after a restart
+    tunnel.stay_away(True)                 disconnects and does not redial; all that runs goes on; False redials
     tunnel.stop()
 
 With listeners=True the pod's listeners (zds.md, "Inside the pod's namespace") are opened before an Add is acknowledged, and
@@ -329,7 +330,7 @@ class Tunnel:
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._sock = None
-        self._held = False
+        self._held = self._is_away = False
         self._kept = []              # descriptors of requests whose answers are delayed
         self._stopping = False
         self._wake = None
@@ -377,6 +378,19 @@ class Tunnel:
     def disconnect(self):
         self._call(self._lost, "told to")
 
+    def stay_away(self, is_away):
+        done = threading.Event()
+
+        def set_away():
+            self._is_away = is_away
+            if is_away:
+                self._lost("stays away")
+            self._wake.set()
+            done.set()
+
+        self._call(set_away)
+        assert done.wait(10)
+
     def kill(self):
         def die():
             self._forget()
@@ -422,6 +436,10 @@ class Tunnel:
         wait = 0.02
         self._wake = asyncio.Event()
         while not self._stopping:
+            if self._is_away:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             try:
                 sock.connect(self.path)

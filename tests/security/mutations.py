@@ -57,6 +57,9 @@ HOSTILE_POD = [
                "REDIRECT_OUTCOME_GUARD, tcp_syn, tcp_dport(1),",
                (GUARD + "test_from_the_pod_itself", *tests))
       for port, tests in {"REDIRECT_PORT_OUTBOUND": (), "REDIRECT_PORT_INBOUND": (GUARD + "test_the_probe_address_is_no_way_around",)}.items()],
+    Mutation("A pod can't make ztunnel dial itself", "installer/mesh/reconcile.c", "!step_drain(pod) || !step_listeners(pod)",
+             "!step_drain(pod) || (!step_listeners(pod) && false)",
+             ("tests/agent/test_tunnels.py::test_a_release_while_the_tunnel_that_listens_in_the_pod_is_away",)),
     Mutation("The host's network is never redirected", "lib/netns.c", "if (id.device == own.st_dev && id.inode == own.st_ino)",
              "if (id.inode == 0)", (LOCAL + "test_what_is_no_namespace_is_refused", INPUT + "test_namespace_is_the_hosts")),
     Mutation("The host's network is never redirected", "installer/mesh/selection.c", "else if (pod->host_network)", "else if (false)",

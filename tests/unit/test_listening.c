@@ -161,6 +161,41 @@ static void looked_up_like_a_syn(void **state __attribute__((unused)))
 	assert_false(listening.ipv4[LISTENING_OUTBOUND] || listening.ipv6[LISTENING_OUTBOUND]);
 }
 
+static bool is_tunnel_there(void)
+{
+	struct error error = { 0 };
+	bool listens = false;
+	cleanup_close int netns = own_namespace();
+	if (listening_look_for_tunnel(netns, &error, &listens) < 0)
+		fail_msg("%s", error.message);
+	return listens;
+}
+
+static void a_tunnel_is_told_by_its_mark(void **state __attribute__((unused)))
+{
+	static const char *const addresses[] = { "0.0.0.0", "127.0.0.1", "::", "::1" };
+	static const struct {
+		uint16_t port;
+		uint32_t mark;
+		bool is_tunnel;
+	} cases[] = {
+		{ 15001, 0x539, true }, { 15006, 0x539, true },	 { 15006, 0xfffff539, true }, { 15001, 0, false },
+		{ 15006, 0, false },	{ 15006, 0x538, false }, { 15008, 0x539, false },     { 15053, 0x539, false },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		for (size_t j = 0; j < sizeof addresses / sizeof addresses[0]; j++) {
+			int fd = listen_at(addresses[j], cases[i].port, SOCK_STREAM, 1, cases[i].mark);
+			assert_int_equal(is_tunnel_there(), cases[i].is_tunnel);
+			close(fd);
+		}
+	}
+	cleanup_close int application = listen_at("127.0.0.1", 15001, SOCK_STREAM, false, 0);
+	cleanup_close int tunnel = listen_at("::1", 15001, SOCK_STREAM, false, REDIRECT_TUNNEL_MARK);
+	assert_true(is_tunnel_there());
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	assert_false(is_tunnel_there());
+}
+
 static void others_and_other_namespaces_do_not_count(void **state __attribute__((unused)))
 {
 	cleanup_close int fd = listen_at("::", 15002, SOCK_STREAM, false, 0);
@@ -298,6 +333,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(each_port_and_family),
 		TEST(looked_up_like_a_syn),
+		TEST(a_tunnel_is_told_by_its_mark),
 		TEST(others_and_other_namespaces_do_not_count),
 		TEST(nothing_is_carried_by_listening),
 		TEST(accepted_connections),
