@@ -62,7 +62,9 @@ class Events:
             choices += [self.tunnel_is_slow]
             choices += [self.tunnel_leaves] * 3 if len(world.tunnels_up) > 1 else [self.tunnel_joins]
         choices += [self.api_server_dies] if world.is_api_up else [self.api_server_returns] * 8
-        event = self.random.choice(choices)
+        self.make(self.random.choice(choices))
+
+    def make(self, event):
         self.history.append(f"{time.strftime('%T')} {event.__name__}")
         self.counts[event.__name__] += 1
         detail = event()
@@ -443,5 +445,8 @@ class Events:
         self.tunnel_takes_again()
         # Nothing that is told of the pod afterwards gives occasion for another try.
         if self.random.random() < 0.3:
-            self.history.append(f"{time.strftime('%T')} patches_fail: {self.patches_fail()}")
+            self.make(self.patches_fail)
+        # Nor does another's change of the host's rules wait for one of ours, which would put them right by the way.
+        if self.random.random() < 0.3:
+            self.make(self.host_is_edited)
         self.world_changes()

@@ -157,10 +157,11 @@ class Chaos:
         self.open_lasting()
 
     def open_lasting(self):
-        """A connection between two pods outside: whatever becomes of them, it goes on."""
+        """A connection between two pods outside that have a family in common: whatever becomes of them, it goes on."""
         outside = [pod for pod in self.world.live if not self.world.belongs(pod)]
         for one, other in zip(outside, outside[1:]):
-            self.world.ask_traffic(("lasting", True), lasting=one.key, to=other.key)
+            if any(None not in family for family in zip(one.addresses, other.addresses)):
+                self.world.ask_traffic(("lasting", True), lasting=one.key, to=other.key)
 
     def run(self):
         end = time.monotonic() + SECONDS
