@@ -29,6 +29,7 @@
 
 #define TO_POD_PRIORITY 512
 #define OUR_PROTOCOL 172 /* free in iproute2's rt_protos */
+/* Despite its name it is that of IPv6 too (ip6_rcv_finish_core). */
 #define EARLY_DEMUX "/proc/sys/net/ipv4/tcp_early_demux"
 
 struct aws_branch_eni {
@@ -76,21 +77,18 @@ static int is_possible(const struct aws_branch_eni *eni, struct error *error, bo
 	struct error failure = { 0 };
 	if (eni->netns >= 0 && netns_enter(eni->netns, error, &visit) < 0)
 		return -1;
-	if (file_read(EARLY_DEMUX, 64, &failure, &text, &length) < 0 && failure.number != ENOENT) {
-		if (error && !error_is_set(error))
-			*error = failure;
-		return -1;
-	}
+	if (file_read(EARLY_DEMUX, 64, &failure, &text, &length) < 0 && failure.number != ENOENT)
+		return error_copy(error, &failure);
 	*ret_is_possible = text && text[0] == '0';
 	return 0;
 }
 
-/* `to ADDRESS lookup TABLE` at our priority. */
-static bool leads_to(const struct policy_rules *rules, const struct policy_rule *rule, const struct pod_address *address)
+/* `to ADDRESS lookup TABLE` at our priority; the rule is of the address's family. */
+static bool leads_to(const struct policy_rule *rule, const struct pod_address *address)
 {
 	return rule->priority == TO_POD_PRIORITY && rule->is_plain && rule->interface[0] == '\0' &&
-	       rule->destination_length == host_prefix(rules->family) && rule->table != RT_TABLE_MAIN &&
-	       memcmp(&rule->destination, &address->ipv6, policy_rule_address_length(rules->family)) == 0;
+	       rule->destination_length == host_prefix(address->family) && rule->table != RT_TABLE_MAIN &&
+	       memcmp(&rule->destination, &address->ipv6, policy_rule_address_length(address->family)) == 0;
 }
 
 /* `iif INTERFACE lookup` a table that is the provider's. */
@@ -106,256 +104,274 @@ static bool is_way_back(const struct policy_rule *rule)
 	return rule->is_plain && rule->interface[0] != '\0' && rule->destination_length == 0 && rule->table == RT_TABLE_LOCAL;
 }
 
-/* Where a pod's host route stands. */
+/* An address whose host route stands in a table of the provider's. */
 struct branch {
-	const struct policy_rules *rules;
-	const struct pod_address *address;
-	const struct policy_rule *provider; /* NULL: it has no branch interface */
+	struct pod_address address;
+	struct policy_rule provider; /* for what comes from the route's device */
 };
+
+/* What the host has of one family. */
+struct branches {
+	struct policy_rules rules;
+	struct branch *items;
+	size_t count;
+};
+
+static void forget_routes(void *data)
+{
+	struct branches *branches = data;
+	free(branches->items);
+	branches->items = NULL;
+	branches->count = 0;
+}
+
+static void branches_clear(struct branches *branches)
+{
+	policy_rules_clear(&branches->rules);
+	forget_routes(branches);
+}
+#define cleanup_branches __attribute__((cleanup(branches_clear)))
 
 /* The provider's rule for a table and the device of this index; NULL: none. */
 static const struct policy_rule *provider_of(const struct policy_rules *rules, uint32_t table, uint32_t index)
 {
-	char name[IFNAMSIZ];
-	if (!if_indextoname(index, name))
-		return NULL;
-	for (size_t i = 0; i < rules->count; i++)
-		if (is_providers(&rules->items[i]) && rules->items[i].table == table &&
-		    strcmp(rules->items[i].interface, name) == 0)
+	char name[IFNAMSIZ] = "";
+	for (size_t i = 0; i < rules->count; i++) {
+		if (!is_providers(&rules->items[i]) || rules->items[i].table != table)
+			continue;
+		if (name[0] == '\0' && !if_indextoname(index, name))
+			return NULL;
+		if (strcmp(rules->items[i].interface, name) == 0)
 			return &rules->items[i];
+	}
 	return NULL;
 }
 
-static int look_at_route(const struct nlmsghdr *header, void *data)
+static int keep_route(const struct nlmsghdr *header, void *data)
 {
-	struct branch *branch = data;
+	struct branches *branches = data;
 	const struct rtmsg *message = mnl_nlmsg_get_payload(header);
 	const struct nlattr *attribute;
-	int family = branch->rules->family;
+	int family = branches->rules.family;
 	if (header->nlmsg_type != RTM_NEWROUTE || mnl_nlmsg_get_payload_len(header) < sizeof *message ||
 	    message->rtm_family != family || message->rtm_dst_len != host_prefix(family) || message->rtm_type != RTN_UNICAST)
 		return MNL_CB_OK;
+	struct pod_address address = { .family = family };
 	uint32_t table = message->rtm_table, index = 0;
-	bool is_pods = false;
+	bool has_address = false;
 	mnl_attr_for_each (attribute, header, sizeof *message) {
 		uint16_t length = mnl_attr_get_payload_len(attribute);
-		if (mnl_attr_get_type(attribute) == RTA_TABLE && length == sizeof table)
+		if (mnl_attr_get_type(attribute) == RTA_TABLE && length == sizeof table) {
 			table = mnl_attr_get_u32(attribute);
-		else if (mnl_attr_get_type(attribute) == RTA_OIF && length == sizeof index)
+		} else if (mnl_attr_get_type(attribute) == RTA_OIF && length == sizeof index) {
 			index = mnl_attr_get_u32(attribute);
-		else if (mnl_attr_get_type(attribute) == RTA_DST && length == policy_rule_address_length(family))
-			is_pods = memcmp(mnl_attr_get_payload(attribute), &branch->address->ipv6, length) == 0;
+		} else if (mnl_attr_get_type(attribute) == RTA_DST && length == policy_rule_address_length(family)) {
+			memcpy(&address.ipv6, mnl_attr_get_payload(attribute), length);
+			has_address = true;
+		}
 	}
-	if (is_pods && index != 0 && !branch->provider)
-		branch->provider = provider_of(branch->rules, table, index);
+	const struct policy_rule *provider = has_address && index != 0 ? provider_of(&branches->rules, table, index) : NULL;
+	if (!provider)
+		return MNL_CB_OK;
+	struct branch *grown = reallocarray(branches->items, branches->count + 1, sizeof *grown);
+	if (!grown)
+		return MNL_CB_ERROR;
+	branches->items = grown;
+	branches->items[branches->count++] = (struct branch){ .address = address, .provider = *provider };
 	return MNL_CB_OK;
 }
 
-static void look_again(void *data)
-{
-	((struct branch *)data)->provider = NULL;
-}
-
-/* The provider's rule of the pod's veth (in `rules`), NULL where the pod has no branch interface. Without any such rule the
- * routes are not read. */
-static int find_provider(struct aws_branch_eni *eni, const struct policy_rules *rules, const struct pod_address *address,
-			 struct error *error, const struct policy_rule **ret_provider)
+/* Without any rule of the provider's the routes are not read. `branches` is cleared before. */
+static int read_branches(struct aws_branch_eni *eni, int family, struct error *error, struct branches *branches)
 {
 	bool is_any = false;
-	*ret_provider = NULL;
-	for (size_t i = 0; i < rules->count; i++)
-		is_any |= is_providers(&rules->items[i]);
+	forget_routes(branches);
+	if (policy_rules_read(eni->netlink, family, error, &branches->rules) < 0)
+		return -1;
+	for (size_t i = 0; i < branches->rules.count; i++)
+		is_any |= is_providers(&branches->rules.items[i]);
 	if (!is_any)
 		return 0;
 
-	struct branch branch = { .rules = rules, .address = address };
 	char buffer[128] = { 0 };
 	struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
 	request->nlmsg_type = RTM_GETROUTE;
 	struct rtmsg *message = mnl_nlmsg_put_extra_header(request, sizeof *message);
-	message->rtm_family = (unsigned char)rules->family;
+	message->rtm_family = (unsigned char)family;
 	cleanup_netns_leave struct netns_visit visit = { .home = -1 };
 	/* For the names of the interfaces. */
 	if (eni->netns >= 0 && netns_enter(eni->netns, error, &visit) < 0)
 		return -1;
-	int number = netlink_dump(eni->netlink, request, look_at_route, look_again, &branch);
-	if (number)
-		return error_set(error, number, "cannot read the host's routes");
-	*ret_provider = branch.provider;
-	return 0;
+	int number = netlink_dump(eni->netlink, request, keep_route, forget_routes, branches);
+	return number ? error_set(error, number, "cannot read the host's routes") : 0;
 }
 
-static int add_address(struct aws_branch_eni *eni, const struct policy_rules *rules, const struct pod_address *address,
-		       struct error *error, bool *applies)
+static const struct branch *find_branch(const struct branches *branches, const struct pod_address *address)
 {
-	const struct policy_rule *provider;
-	if (find_provider(eni, rules, address, error, &provider) < 0)
-		return -1;
-	if (!provider) {
-		/* The pod that had it before had a branch. */
-		for (size_t i = 0; i < rules->count; i++)
-			if (leads_to(rules, &rules->items[i], address) && rules->items[i].protocol == OUR_PROTOCOL &&
-			    policy_rules_remove(eni->netlink, rules->family, &rules->items[i], error) < 0)
-				return -1;
-		return 0;
-	}
-	*applies = true;
+	for (size_t i = 0; i < branches->count; i++)
+		if (pod_address_equal(&branches->items[i].address, address))
+			return &branches->items[i];
+	return NULL;
+}
 
-	/* What led the same address elsewhere was of an earlier pod. */
-	for (size_t i = 0; i < rules->count; i++)
-		if (leads_to(rules, &rules->items[i], address) && rules->items[i].table != provider->table &&
-		    rules->items[i].protocol == OUR_PROTOCOL &&
-		    policy_rules_remove(eni->netlink, rules->family, &rules->items[i], error) < 0)
-			return -1;
+/* The veth's way back, one before the provider's own rule. */
+static bool is_way_back_of(const struct branch *branch, const struct policy_rule *rule)
+{
+	return is_way_back(rule) && strcmp(rule->interface, branch->provider.interface) == 0 &&
+	       rule->priority == branch->provider.priority - 1;
+}
+
+/* Whether probes of another address than this one (NULL: of any) come back that way: a veth's addresses share it. */
+static bool is_in_use(const struct branches *branches, const struct policy_rule *way_back, const struct pod_address *but)
+{
+	for (size_t i = 0; i < branches->count; i++) {
+		const struct branch *branch = &branches->items[i];
+		if (!is_way_back_of(branch, way_back) || (but && pod_address_equal(&branch->address, but)))
+			continue;
+		for (size_t j = 0; j < branches->rules.count; j++)
+			if (leads_to(&branches->rules.items[j], &branch->address) &&
+			    branches->rules.items[j].table == branch->provider.table)
+				return true;
+	}
+	return false;
+}
+
+static int add_rules(struct aws_branch_eni *eni, const struct branches *branches, const struct branch *branch,
+		     struct error *error)
+{
+	int family = branches->rules.family;
 	struct policy_rule to_pod = { .priority = TO_POD_PRIORITY,
-				      .table = provider->table,
+				      .table = branch->provider.table,
 				      .protocol = OUR_PROTOCOL,
-				      .destination_length = host_prefix(rules->family) };
-	memcpy(&to_pod.destination, &address->ipv6, policy_rule_address_length(rules->family));
-	struct policy_rule way_back = { .priority = provider->priority - 1, .table = RT_TABLE_LOCAL, .protocol = OUR_PROTOCOL };
-	memcpy(way_back.interface, provider->interface, sizeof way_back.interface);
+				      .destination_length = host_prefix(family) };
+	memcpy(&to_pod.destination, &branch->address.ipv6, policy_rule_address_length(family));
+	struct policy_rule way_back = { .priority = branch->provider.priority - 1,
+					.table = RT_TABLE_LOCAL,
+					.protocol = OUR_PROTOCOL };
+	memcpy(way_back.interface, branch->provider.interface, sizeof way_back.interface);
 	/* The way back first: a probe that has none would hang. */
-	if (policy_rules_add(eni->netlink, rules, &way_back, error) < 0 ||
-	    policy_rules_add(eni->netlink, rules, &to_pod, error) < 0)
+	if (policy_rules_add(eni->netlink, &branches->rules, &way_back, error) < 0 ||
+	    policy_rules_add(eni->netlink, &branches->rules, &to_pod, error) < 0)
 		return error_wrap(error, "for a pod with a branch interface");
 	return 0;
 }
 
-static const int families[] = { AF_INET, AF_INET6 };
+/* What a removal picks its rules by. */
+struct removal {
+	const struct branches *branches;
+	const struct pod_address *address; /* NULL: of none in particular */
+	bool (*is_enrolled)(void *data, const struct pod_address *address);
+	void *data;
+};
 
-int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error,
-		       bool *ret_applies)
+static int remove_rules(struct aws_branch_eni *eni, const struct removal *removal,
+			bool (*picks)(const struct removal *, const struct policy_rule *), struct error *error)
 {
-	bool possible = false, applies = false;
-	if (is_possible(eni, error, &possible) < 0)
-		return -1;
-	for (size_t i = 0; possible && i < 2; i++) {
-		cleanup_policy_rules struct policy_rules rules = { 0 };
-		bool is_read = false;
-		for (size_t j = 0; j < count; j++) {
-			if (addresses[j].family != families[i])
-				continue;
-			if (!is_read && policy_rules_read(eni->netlink, families[i], error, &rules) < 0)
-				return -1;
-			is_read = true;
-			if (add_address(eni, &rules, &addresses[j], error, &applies) < 0)
-				return -1;
-		}
-	}
-	if (ret_applies)
-		*ret_applies = applies;
-	return 0;
-}
-
-/* Removes the rules that `picks` picks; `data` is its own. */
-static int remove_rules(struct aws_branch_eni *eni, const struct policy_rules *rules,
-			bool (*picks)(const struct policy_rules *, const struct policy_rule *, const void *), const void *data,
-			struct error *error)
-{
+	const struct policy_rules *rules = &removal->branches->rules;
 	for (size_t i = 0; i < rules->count; i++)
-		if (picks(rules, &rules->items[i], data) &&
+		if (picks(removal, &rules->items[i]) &&
 		    policy_rules_remove(eni->netlink, rules->family, &rules->items[i], error) < 0)
 			return error_wrap(error, "for a pod with a branch interface");
 	return 0;
 }
 
-static bool picks_to_address(const struct policy_rules *rules, const struct policy_rule *rule, const void *data)
+/* What of ours leads the address elsewhere than to its branch: it was of an earlier pod. */
+static bool picks_stale(const struct removal *removal, const struct policy_rule *rule)
 {
-	return leads_to(rules, rule, data);
+	const struct branch *branch = find_branch(removal->branches, removal->address);
+	return rule->protocol == OUR_PROTOCOL && leads_to(rule, removal->address) &&
+	       !(branch && rule->table == branch->provider.table);
 }
 
-/* The way back of the pod whose provider's rule `data` is (NULL: gone already), and of every pod whose veth is gone. */
-static bool picks_way_back(const struct policy_rules *rules __attribute__((unused)), const struct policy_rule *rule,
-			   const void *data)
+int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *address, struct error *error, bool *ret_applies)
 {
-	const struct policy_rule *provider = data;
-	if (!is_way_back(rule))
-		return false;
-	if (rule->protocol == OUR_PROTOCOL && rule->is_detached)
-		return true;
-	return provider && strcmp(rule->interface, provider->interface) == 0 && rule->priority == provider->priority - 1;
-}
-
-static bool picks_ours(const struct policy_rules *rules __attribute__((unused)), const struct policy_rule *rule,
-		       const void *data __attribute__((unused)))
-{
-	return rule->protocol == OUR_PROTOCOL && (is_way_back(rule) || rule->priority == TO_POD_PRIORITY);
-}
-
-int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error)
-{
-	for (size_t i = 0; i < 2; i++) {
-		cleanup_policy_rules struct policy_rules rules = { 0 };
-		bool is_read = false;
-		for (size_t j = 0; j < count; j++) {
-			const struct policy_rule *provider = NULL;
-			if (addresses[j].family != families[i])
-				continue;
-			if (!is_read && policy_rules_read(eni->netlink, families[i], error, &rules) < 0)
-				return -1;
-			is_read = true;
-			/* No probe may be led into the table any more before its way back goes. */
-			if (remove_rules(eni, &rules, picks_to_address, &addresses[j], error) < 0 ||
-			    find_provider(eni, &rules, &addresses[j], error, &provider) < 0 ||
-			    remove_rules(eni, &rules, picks_way_back, provider, error) < 0)
-				return -1;
-		}
+	cleanup_branches struct branches branches = { 0 };
+	const struct removal stale = { .branches = &branches, .address = address };
+	const struct branch *branch = NULL;
+	bool possible = false;
+	if (is_possible(eni, error, &possible) < 0)
+		return -1;
+	if (possible) {
+		if (read_branches(eni, address->family, error, &branches) < 0 ||
+		    remove_rules(eni, &stale, picks_stale, error) < 0)
+			return -1;
+		branch = find_branch(&branches, address);
+		if (branch && add_rules(eni, &branches, branch, error) < 0)
+			return -1;
 	}
+	if (ret_applies)
+		*ret_applies = branch != NULL;
 	return 0;
 }
 
-struct prune {
-	bool (*is_enrolled)(void *data, const struct pod_address *address);
-	void *data;
-};
+static bool picks_to_address(const struct removal *removal, const struct policy_rule *rule)
+{
+	return leads_to(rule, removal->address);
+}
+
+/* The way back from the address's veth, if it is the last address there, and from every veth that is gone. */
+static bool picks_way_back(const struct removal *removal, const struct policy_rule *rule)
+{
+	const struct branch *branch = find_branch(removal->branches, removal->address);
+	if (rule->protocol == OUR_PROTOCOL && is_way_back(rule) && rule->is_detached)
+		return true;
+	return branch && is_way_back_of(branch, rule) && !is_in_use(removal->branches, rule, removal->address);
+}
+
+int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *address, struct error *error)
+{
+	cleanup_branches struct branches branches = { 0 };
+	const struct removal removal = { .branches = &branches, .address = address };
+	/* No probe may be led into the table any more before its way back goes. */
+	if (read_branches(eni, address->family, error, &branches) < 0 ||
+	    remove_rules(eni, &removal, picks_to_address, error) < 0)
+		return -1;
+	return remove_rules(eni, &removal, picks_way_back, error);
+}
 
 /* `to ADDRESS lookup TABLE` of ours, for an address that is no pod's. */
-static bool picks_orphan(const struct policy_rules *rules, const struct policy_rule *rule, const void *data)
+static bool picks_orphan(const struct removal *removal, const struct policy_rule *rule)
 {
-	const struct prune *prune = data;
-	struct pod_address address = { .family = rules->family };
-	memcpy(&address.ipv6, &rule->destination, policy_rule_address_length(rules->family));
-	return rule->protocol == OUR_PROTOCOL && leads_to(rules, rule, &address) && !prune->is_enrolled(prune->data, &address);
+	struct pod_address address = { .family = removal->branches->rules.family };
+	memcpy(&address.ipv6, &rule->destination, policy_rule_address_length(address.family));
+	return rule->protocol == OUR_PROTOCOL && leads_to(rule, &address) && !removal->is_enrolled(removal->data, &address);
 }
 
-/* A way back of ours from an interface whose table no rule leads to any more. */
-static bool picks_idle_way_back(const struct policy_rules *rules, const struct policy_rule *rule,
-				const void *data __attribute__((unused)))
+static bool picks_idle_way_back(const struct removal *removal, const struct policy_rule *rule)
 {
-	if (rule->protocol != OUR_PROTOCOL || !is_way_back(rule))
-		return false;
-	for (size_t i = 0; i < rules->count; i++) {
-		const struct policy_rule *provider = &rules->items[i];
-		if (!is_providers(provider) || strcmp(provider->interface, rule->interface) != 0)
-			continue;
-		for (size_t j = 0; j < rules->count; j++)
-			if (rules->items[j].priority == TO_POD_PRIORITY && rules->items[j].table == provider->table)
-				return false;
-	}
-	return true;
+	return rule->protocol == OUR_PROTOCOL && is_way_back(rule) && !is_in_use(removal->branches, rule, NULL);
 }
+
+static const int families[] = { AF_INET, AF_INET6 };
+#define FAMILIES_COUNT (sizeof families / sizeof families[0])
 
 int aws_branch_eni_prune(struct aws_branch_eni *eni, bool (*is_enrolled)(void *data, const struct pod_address *address),
 			 void *data, struct error *error)
 {
-	const struct prune prune = { .is_enrolled = is_enrolled, .data = data };
-	for (size_t i = 0; i < 2; i++) {
-		cleanup_policy_rules struct policy_rules rules = { 0 };
-		if (policy_rules_read(eni->netlink, families[i], error, &rules) < 0 ||
-		    remove_rules(eni, &rules, picks_orphan, &prune, error) < 0 ||
-		    policy_rules_read(eni->netlink, families[i], error, &rules) < 0 ||
-		    remove_rules(eni, &rules, picks_idle_way_back, NULL, error) < 0)
+	for (size_t i = 0; i < FAMILIES_COUNT; i++) {
+		cleanup_branches struct branches branches = { 0 };
+		const struct removal removal = { .branches = &branches, .is_enrolled = is_enrolled, .data = data };
+		if (read_branches(eni, families[i], error, &branches) < 0 ||
+		    remove_rules(eni, &removal, picks_orphan, error) < 0 ||
+		    read_branches(eni, families[i], error, &branches) < 0 ||
+		    remove_rules(eni, &removal, picks_idle_way_back, error) < 0)
 			return -1;
 	}
 	return 0;
 }
 
+static bool picks_ours(const struct removal *removal __attribute__((unused)), const struct policy_rule *rule)
+{
+	return rule->protocol == OUR_PROTOCOL && (is_way_back(rule) || rule->priority == TO_POD_PRIORITY);
+}
+
 int aws_branch_eni_remove_all(struct aws_branch_eni *eni, struct error *error)
 {
-	for (size_t i = 0; i < 2; i++) {
-		cleanup_policy_rules struct policy_rules rules = { 0 };
-		if (policy_rules_read(eni->netlink, families[i], error, &rules) < 0 ||
-		    remove_rules(eni, &rules, picks_ours, NULL, error) < 0)
+	for (size_t i = 0; i < FAMILIES_COUNT; i++) {
+		cleanup_branches struct branches branches = { 0 };
+		const struct removal removal = { .branches = &branches };
+		if (policy_rules_read(eni->netlink, families[i], error, &branches.rules) < 0 ||
+		    remove_rules(eni, &removal, picks_ours, error) < 0)
 			return -1;
 	}
 	return 0;

@@ -3,7 +3,7 @@
  * reaching the host. Two policy rules bring probe and answer together:
  *
  *     priority 512       to POD lookup TABLE          where the VPC CNI put the host route of the pod
- *     one before its own iif VETH lookup local
+ *     one before its own iif VETH lookup local        the way back, which a family's addresses of a pod share
  *
  * Where the kernel finds a packet's socket early (net.ipv4.tcp_early_demux), the host's own part of it can't work; the VPC CNI
  * turns that off where probes of such pods are wanted. */
@@ -22,15 +22,15 @@ struct aws_branch_eni;
 int aws_branch_eni_open(int netns, struct error *error, struct aws_branch_eni **ret_eni);
 void aws_branch_eni_close(struct aws_branch_eni *eni); /* NULL is fine; the rules stay */
 
-/* Adds the rules for a pod's addresses where net.ipv4.tcp_early_demux is 0 on the host and the pod has a branch interface;
+/* Adds the rules for an address of a pod where net.ipv4.tcp_early_demux is 0 on the host and the pod has a branch interface;
  * `ret_applies` says whether it has (may be NULL). Idempotent. On a host without branch interfaces that is one look at the
  * policy rules. */
-int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error,
-		       bool *ret_applies);
+int aws_branch_eni_add(struct aws_branch_eni *eni, const struct pod_address *address, struct error *error, bool *ret_applies);
 
-/* Takes the rules of these addresses away, also when the veth is gone already; and with them what was left of other pods whose
- * veth is gone. Nothing there is no error. An address that another pod has taken over is not to be removed any more. */
-int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *addresses, size_t count, struct error *error);
+/* Takes the rule that leads to the address away, also when the veth is gone already, and the way back when no other address of
+ * the pod has it any more; and with them the ways back that were left of other pods whose veth is gone. Nothing there is no
+ * error. An address that another pod has taken over is not to be removed any more. */
+int aws_branch_eni_remove(struct aws_branch_eni *eni, const struct pod_address *address, struct error *error);
 
 /* After the first full list: takes away what an earlier agent added for pods that are gone. `is_enrolled` says whether a pod of
  * the mesh has this address. */

@@ -1,5 +1,9 @@
 /* What the mesh keeps on the host for probes: the addresses of its pods in the probe set, and where AWS's branch interfaces
  * are, the rules for those. See probe_set.h and aws_branch_eni.h. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "ambient/cleanup.h"
 #include "installer/mesh/state.h"
 
 static void host_repaired(void *data, const char *difference)
@@ -44,33 +48,57 @@ int mesh_probes_open(struct mesh *mesh, struct error *error)
 static void remove_branch_rules(struct mesh *mesh, const char *uid, const struct pod_address *address)
 {
 	struct error error = { 0 };
-	if (mesh->aws && aws_branch_eni_remove(mesh->aws, address, 1, &error) < 0)
+	if (mesh->aws && aws_branch_eni_remove(mesh->aws, address, &error) < 0)
 		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "pod %s: %s", uid ? uid : "outside", error.message);
 }
 
-/* The rules of what the pod has no more, while it is its own: another pod may have taken an address over. */
-static void drop_branch_rules(struct mesh_pod *pod, const struct pod_address *kept, size_t kept_count)
+static bool owns(const struct mesh_pod *pod, const struct pod_address *address)
 {
-	size_t count = 0;
-	const struct pod_address *claimed = probe_set_claimed(pod->mesh->probes, pod->uid, &count);
-	for (size_t i = 0; i < count; i++) {
-		if (pod_address_is_among(&claimed[i], kept, kept_count) ||
-		    !probe_set_owns(pod->mesh->probes, pod->uid, &claimed[i]))
-			continue;
-		remove_branch_rules(pod->mesh, pod->uid, &claimed[i]);
-		/* All addresses share the veth's way back, which went too. */
-		pod->has_branch_eni_rules = false;
-	}
+	return probe_set_owns(pod->mesh->probes, pod->uid, address);
+}
+
+/* What the pod has of what it claims: another one may have got some of that. */
+static int copy_owned(const struct mesh_pod *pod, struct error *error, struct pod_address **ret_addresses, size_t *ret_count)
+{
+	size_t claimed_count = 0, count = 0;
+	const struct pod_address *claimed = probe_set_claimed(pod->mesh->probes, pod->uid, &claimed_count);
+	struct pod_address *addresses = calloc(claimed_count + 1, sizeof *addresses);
+	if (!addresses)
+		return error_set(error, ENOMEM, "cannot keep the addresses of pod %s", pod->uid);
+	for (size_t i = 0; i < claimed_count; i++)
+		if (owns(pod, &claimed[i]))
+			addresses[count++] = claimed[i];
+	*ret_addresses = addresses;
+	*ret_count = count;
+	return 0;
 }
 
 static int add_branch_rules(struct mesh_pod *pod, const struct pod_address *addresses, size_t count, struct error *error)
 {
 	for (size_t i = 0; i < count; i++)
-		if (probe_set_owns(pod->mesh->probes, pod->uid, &addresses[i]) &&
-		    aws_branch_eni_add(pod->mesh->aws, &addresses[i], 1, error, NULL) < 0)
+		if (owns(pod, &addresses[i]) && aws_branch_eni_add(pod->mesh->aws, &addresses[i], error, NULL) < 0)
 			return -1;
 	pod->has_branch_eni_rules = true;
 	return 0;
+}
+
+static int put_with_branch_rules(struct mesh_pod *pod, const struct pod_address *addresses, size_t count, struct error *error)
+{
+	struct mesh *mesh = pod->mesh;
+	cleanup_free struct pod_address *before = NULL;
+	size_t before_count = 0;
+	if (copy_owned(pod, error, &before, &before_count) < 0 ||
+	    probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
+		return -1;
+	for (size_t i = 0; i < count; i++)
+		if (owns(pod, &addresses[i]) && !pod_address_is_among(&addresses[i], before, before_count))
+			pod->has_branch_eni_rules = false;
+	/* First what comes, then what goes: the way back that they share stays. */
+	int result = pod->has_branch_eni_rules ? 0 : add_branch_rules(pod, addresses, count, error);
+	for (size_t i = 0; i < before_count; i++)
+		if (!pod_address_is_among(&before[i], addresses, count))
+			remove_branch_rules(mesh, pod->uid, &before[i]);
+	return result;
 }
 
 int mesh_probe_put(struct mesh_pod *pod, struct error *error)
@@ -80,25 +108,20 @@ int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 	const struct pod_address *addresses = mesh_pod_addresses(pod, &count);
 	if (!mesh->probes)
 		return 0;
-	if (mesh->aws) {
-		size_t claimed_count = 0;
-		const struct pod_address *claimed = probe_set_claimed(mesh->probes, pod->uid, &claimed_count);
-		drop_branch_rules(pod, addresses, count);
-		for (size_t i = 0; i < count; i++)
-			pod->has_branch_eni_rules &= pod_address_is_among(&addresses[i], claimed, claimed_count);
-	}
-	if (probe_set_put(mesh->probes, pod->uid, addresses, count, error) < 0)
-		return -1;
-	return mesh->aws && !pod->has_branch_eni_rules ? add_branch_rules(pod, addresses, count, error) : 0;
+	return mesh->aws ? put_with_branch_rules(pod, addresses, count, error)
+			 : probe_set_put(mesh->probes, pod->uid, addresses, count, error);
 }
 
 void mesh_probe_remove(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
+	size_t count = 0;
 	if (!mesh->probes)
 		return;
-	if (mesh->aws)
-		drop_branch_rules(pod, NULL, 0);
+	const struct pod_address *claimed = probe_set_claimed(mesh->probes, pod->uid, &count);
+	for (size_t i = 0; i < count; i++)
+		if (owns(pod, &claimed[i]))
+			remove_branch_rules(mesh, pod->uid, &claimed[i]);
 	pod->has_branch_eni_rules = false;
 	probe_set_remove(mesh->probes, pod->uid);
 	/* Taken away with the others of this turn. */

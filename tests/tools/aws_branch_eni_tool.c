@@ -16,14 +16,19 @@ static int run(int argc, char **argv, struct error *error)
 	size_t count = 0;
 	struct aws_branch_eni *eni = NULL;
 	cleanup_close int netns = -1;
-	bool applies = true;
+	bool applies = strcmp(argv[1], "remove") == 0;
 	for (int i = 3; i < argc && count < sizeof addresses / sizeof addresses[0]; i++)
 		if (!pod_address_parse(argv[i], &addresses[count++]))
 			return error_say(error, 0, "%s is no address", argv[i]);
 	if (netns_open(argv[2], error, &netns) < 0 || aws_branch_eni_open(netns, error, &eni) < 0)
 		return -1;
-	int result = strcmp(argv[1], "add") == 0 ? aws_branch_eni_add(eni, addresses, count, error, &applies)
-						 : aws_branch_eni_remove(eni, addresses, count, error);
+	int result = 0;
+	for (size_t i = 0; i < count && result == 0; i++) {
+		bool has_branch = false;
+		result = strcmp(argv[1], "add") == 0 ? aws_branch_eni_add(eni, &addresses[i], error, &has_branch)
+						     : aws_branch_eni_remove(eni, &addresses[i], error);
+		applies |= has_branch;
+	}
 	aws_branch_eni_close(eni);
 	return result < 0 ? -1 : applies ? 0 : 3;
 }
