@@ -198,19 +198,11 @@ void probe_index_clear(struct probe_index *index)
 	*index = (struct probe_index){ 0 };
 }
 
-static bool claims(const struct pod_address *addresses, size_t count, const struct pod_address *address)
-{
-	for (size_t i = 0; i < count; i++)
-		if (compare_addresses(&addresses[i], address) == 0)
-			return true;
-	return false;
-}
-
 /* The owner's entry among those of an address, NULL: another pod has it. */
-static struct probe_entry *own_entry(const struct probe_index *index, const struct probe_owner *owner,
-				     const struct pod_address *address)
+static const struct probe_entry *own_entry(const struct probe_index *index, const struct probe_owner *owner,
+					   const struct pod_address *address)
 {
-	struct probe_entry *entry = probe_index_find(index, address);
+	const struct probe_entry *entry = probe_index_find(index, address);
 	return entry && entry->owner == owner ? entry : NULL;
 }
 
@@ -221,19 +213,24 @@ static void give_up(struct probe_index *index, struct probe_entry *entry)
 	entry->is_adopted = false;
 }
 
-static void forget_loser(struct probe_index *index, const struct probe_owner *owner, const struct pod_address *address)
+/* True: it was the owner's. */
+static bool let_go(struct probe_index *index, const struct probe_owner *owner, const struct pod_address *address)
 {
 	struct probe_entry *entry = probe_index_find(index, address);
-	if (!entry || entry->loser != owner)
-		return;
-	entry->loser = NULL;
-	probe_index_unsettle(index, entry);
+	if (entry && entry->loser == owner) {
+		entry->loser = NULL;
+		probe_index_unsettle(index, entry);
+	}
+	if (!entry || entry->owner != owner)
+		return false;
+	give_up(index, entry);
+	return true;
 }
 
 bool probe_index_give_away(struct probe_index *index, const char *uid, const struct pod_address *address)
 {
 	struct probe_entry *entry = probe_index_find(index, address);
-	if (!entry || (entry->owner && uid && entry->owner == find_owner(index, uid)))
+	if (!entry || (uid && probe_index_owns(index, uid, address)))
 		return false;
 	bool changes = probe_index_wants(index, entry);
 	if (entry->owner)
@@ -261,20 +258,14 @@ int probe_index_claim(struct probe_index *index, const char *uid, const struct p
 	memcpy(copy, addresses, count * sizeof *copy);
 
 	bool changes = is_new;
-	for (size_t i = 0; i < owner->addresses_count; i++) {
-		struct probe_entry *entry = own_entry(index, owner, &owner->addresses[i]);
-		if (!claims(addresses, count, &owner->addresses[i]))
-			forget_loser(index, owner, &owner->addresses[i]);
-		if (entry && !claims(addresses, count, &entry->address)) {
-			give_up(index, entry);
-			changes = true;
-		}
-	}
+	for (size_t i = 0; i < owner->addresses_count; i++)
+		if (!pod_address_is_among(&owner->addresses[i], addresses, count))
+			changes |= let_go(index, owner, &owner->addresses[i]);
 	for (size_t i = 0; i < count; i++) {
 		struct probe_entry *entry = probe_index_find(index, &addresses[i]);
 		/* What another one has got since then is that one's, however often this pod is looked at until its end is
 		 * known. */
-		if (claims(owner->addresses, owner->addresses_count, &addresses[i]) &&
+		if (pod_address_is_among(&addresses[i], owner->addresses, owner->addresses_count) &&
 		    (entry->loser || (entry->owner && entry->owner != owner)))
 			continue;
 		entry->loser = NULL;
@@ -296,12 +287,8 @@ bool probe_index_release(struct probe_index *index, const char *uid)
 	struct probe_owner *owner = find_owner(index, uid);
 	if (!owner)
 		return false;
-	for (size_t i = 0; i < owner->addresses_count; i++) {
-		struct probe_entry *entry = own_entry(index, owner, &owner->addresses[i]);
-		if (entry)
-			give_up(index, entry);
-		forget_loser(index, owner, &owner->addresses[i]);
-	}
+	for (size_t i = 0; i < owner->addresses_count; i++)
+		let_go(index, owner, &owner->addresses[i]);
 	tdelete(owner, &index->owners, compare_owners);
 	free_owner(owner);
 	return true;

@@ -207,7 +207,7 @@ void probe_rules_batch_elements(struct nft_batch *batch, const struct pod_addres
 struct look {
 	const struct probe_addresses *addresses;
 	struct probe_standing *standing;
-	bool has_chain, has_set[FAMILIES_COUNT];
+	bool has_table, has_chain, has_set[FAMILIES_COUNT];
 	size_t rules_count;
 	int family;							  /* of the set that is dumped */
 	char difference[sizeof((struct probe_standing){ 0 }.difference)]; /* of the dump that runs */
@@ -226,7 +226,7 @@ static int look_at_table(const struct nlmsghdr *header, void *data)
 	if (!table)
 		return MNL_CB_ERROR;
 	if (strcmp(nftnl_table_get_str(table, NFTNL_TABLE_NAME), PROBE_TABLE) == 0) {
-		look->standing->has_table = true;
+		look->has_table = true;
 		if (nftnl_table_get_u32(table, NFTNL_TABLE_FLAGS) & NFT_TABLE_F_DORMANT)
 			SAY(look, "table inet %s is dormant", PROBE_TABLE);
 	}
@@ -341,27 +341,14 @@ static int look_at_elements(const struct nlmsghdr *header, void *data)
 	return nft_read_elements(header, keep_element, data);
 }
 
-/* A dump that is made again: what it said is forgotten. */
+/* A dump that is made again: what it said is forgotten. What those before it said was concluded. */
 static void look_again(void *data)
 {
 	struct look *look = data;
 	look->difference[0] = '\0';
-	look->has_chain = false;
+	look->has_table = look->has_chain = false;
 	look->rules_count = 0;
-}
-
-static void sets_again(void *data)
-{
-	struct look *look = data;
-	look->difference[0] = '\0';
 	memset(look->has_set, 0, sizeof look->has_set);
-}
-
-static void table_again(void *data)
-{
-	struct look *look = data;
-	look->difference[0] = '\0';
-	look->standing->has_table = false;
 }
 
 static void elements_again(void *data)
@@ -385,12 +372,13 @@ static void conclude(struct look *look)
 
 static int look_at_objects(struct nft_socket *socket, struct look *look, struct error *error)
 {
-	if (nft_dump(socket, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, look_at_table, table_again, look, error) < 0)
+	if (nft_dump(socket, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, look_at_table, look_again, look, error) < 0)
 		return -1;
-	if (!look->standing->has_table)
+	look->standing->has_table = look->has_table;
+	if (!look->has_table)
 		SAY(look, "table inet %s is missing", PROBE_TABLE);
 	conclude(look);
-	if (!look->standing->has_table)
+	if (!look->has_table)
 		return 0;
 	if (nft_dump(socket, NFT_MSG_GETCHAIN, NFPROTO_INET, NULL, NULL, look_at_chain, look_again, look, error) < 0)
 		return -1;
@@ -403,7 +391,7 @@ static int look_at_objects(struct nft_socket *socket, struct look *look, struct 
 		SAY(look, "rule %zu \"%s\" of chain %s is missing", look->rules_count + 1,
 		    rule_name(families[look->rules_count]), CHAIN);
 	conclude(look);
-	if (nft_dump(socket, NFT_MSG_GETSET, NFPROTO_INET, PROBE_TABLE, NULL, look_at_set, sets_again, look, error) < 0)
+	if (nft_dump(socket, NFT_MSG_GETSET, NFPROTO_INET, PROBE_TABLE, NULL, look_at_set, look_again, look, error) < 0)
 		return -1;
 	for (size_t i = 0; i < FAMILIES_COUNT; i++)
 		if (!look->has_set[i])
@@ -439,10 +427,7 @@ int probe_rules_look(struct nft_socket *socket, const struct probe_addresses *ad
 		}
 		if (nft_generation(socket, error, &afterwards) < 0)
 			return -1;
-		if (afterwards == standing.generation || attempt == LOOK_ATTEMPTS) {
-			if (error && !error_is_set(error))
-				*error = failure;
-			return -1;
-		}
+		if (afterwards == standing.generation || attempt == LOOK_ATTEMPTS)
+			return error_copy(error, &failure);
 	}
 }

@@ -131,9 +131,7 @@ static int commit(struct probe_set *set, struct error *error)
 		set->is_known = false;
 		if (failure.number == ERESTART)
 			return 0;
-		if (error && !error_is_set(error))
-			*error = failure;
-		return -1;
+		return error_copy(error, &failure);
 	}
 	set->counters.transactions++;
 	for (size_t i = 0; i < added.count; i++)
@@ -373,8 +371,7 @@ int probe_set_uninstall(int netns, struct error *error)
 	}
 	nft_socket_close(socket);
 	if (result < 0) {
-		if (error && !error_is_set(error))
-			*error = failure;
+		error_copy(error, &failure);
 		return error_wrap(error, "cannot remove the probes' table from the host");
 	}
 	return 0;

@@ -56,11 +56,27 @@ static void a_rule_behind_ours_is_seen(void **state)
 	assert_non_null(strstr(look.difference, "a foreign rule stands at the end"));
 }
 
+/* A commit interrupted it. */
+static void a_dump_that_is_made_again_is_the_one_that_counts(void **state)
+{
+	char buffer[4096];
+	struct probe_standing standing = { 0 };
+	(void)state;
+	struct look look = { .addresses = &addresses, .standing = &standing };
+	assert_int_equal(look_at_rule(our_rule(buffer, true), &look), MNL_CB_OK);
+	assert_string_not_equal(look.difference, "");
+	look_again(&look);
+	assert_int_equal(look_at_rule(our_rule(buffer, false), &look), MNL_CB_OK);
+	assert_int_equal(look.rules_count, 1);
+	assert_string_equal(look.difference, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_read_of_a_rule_does_not_pass_for_the_whole),
 		cmocka_unit_test(a_rule_behind_ours_is_seen),
+		cmocka_unit_test(a_dump_that_is_made_again_is_the_one_that_counts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
