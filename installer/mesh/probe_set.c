@@ -105,12 +105,20 @@ static int batch_entries(struct nft_batch *batch, const struct probe_list *list,
 	return 0;
 }
 
-/* One attempt. 1: done (or nothing to do), 0: the ruleset was another one, -1: failed. */
+/* 1: done, 0: the ruleset was another one, -1: failed. */
+static int try_batch(struct nft_batch *batch, struct error *error)
+{
+	struct error failure = { 0 };
+	if (nft_batch_commit(batch, &failure) == 0)
+		return 1;
+	return failure.number == ERESTART ? 0 : error_copy(error, &failure);
+}
+
+/* One attempt, as try_batch; nothing to do is done. */
 static int commit(struct probe_set *set, struct error *error)
 {
 	cleanup_probe_list struct probe_list added = { 0 }, deleted = { 0 };
 	cleanup_nft_batch struct nft_batch *batch = NULL;
-	struct error failure = { 0 };
 
 	/* A table that is written anew has all elements in it. */
 	if (probe_index_list(&set->index, set->rules_stand ? PROBE_PICK_MISSING : PROBE_PICK_WANTED, error, &added) < 0 ||
@@ -127,11 +135,10 @@ static int commit(struct probe_set *set, struct error *error)
 		return -1;
 	if (batch_entries(batch, &added, false, error) < 0)
 		return -1;
-	if (nft_batch_commit(batch, &failure) < 0) {
+	int done = try_batch(batch, error);
+	if (done <= 0) {
 		set->is_known = false;
-		if (failure.number == ERESTART)
-			return 0;
-		return error_copy(error, &failure);
+		return done;
 	}
 	set->counters.transactions++;
 	for (size_t i = 0; i < added.count; i++)
@@ -144,17 +151,25 @@ static int commit(struct probe_set *set, struct error *error)
 	return 1;
 }
 
+static int changes_all_the_time(struct error *error)
+{
+	return error_say(error, ERESTART, "the nftables ruleset changes all the time");
+}
+
+static void slow_down(struct probe_set *set)
+{
+	set->pause_ms = set->pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS : set->pause_ms * 2;
+}
+
 /* Makes the kernel what it should be. A difference that others made and that is now gone is told, unless `ret_difference` takes
  * it. */
 static int synchronise(struct probe_set *set, struct error *error, char *ret_difference, size_t size)
 {
 	int done = 0;
-	for (int attempt = 0; done == 0; attempt++) {
-		if (attempt == COMMIT_ATTEMPTS)
-			return error_say(error, ERESTART,
-					 "cannot set up probes on the host: the nftables ruleset changes all the time");
+	for (int attempt = 0; done == 0 && attempt < COMMIT_ATTEMPTS; attempt++)
 		done = set->is_known || look(set, error) == 0 ? commit(set, error) : -1;
-	}
+	if (done == 0)
+		done = changes_all_the_time(error);
 	if (done < 0)
 		return error_wrap(error, "cannot set up probes on the host");
 	probe_index_settle(&set->index);
@@ -165,9 +180,10 @@ static int synchronise(struct probe_set *set, struct error *error, char *ret_dif
 	if (difference[0] != '\0') {
 		int64_t now = clock_milliseconds();
 		bool is_fight = set->counters.repairs > 0 && now - set->repaired_at < CALM_MS;
-		set->pause_ms = is_fight ? set->pause_ms * 2 : PAUSE_MIN_MS;
-		if (set->pause_ms > PAUSE_MAX_MS)
-			set->pause_ms = PAUSE_MAX_MS;
+		if (is_fight)
+			slow_down(set);
+		else
+			set->pause_ms = PAUSE_MIN_MS;
 		set->repaired_at = now;
 		set->counters.repairs++;
 	}
@@ -196,7 +212,7 @@ static void run_timer(evutil_socket_t fd __attribute__((unused)), short what __a
 	if (synchronise(set, &error, NULL, 0) < 0) {
 		set->counters.failures++;
 		schedule(set, set->pause_ms);
-		set->pause_ms = set->pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS : set->pause_ms * 2;
+		slow_down(set);
 		if (set->events.failed)
 			set->events.failed(set->events.data, &error);
 		return;
@@ -340,39 +356,36 @@ void probe_set_read_counters(const struct probe_set *set, struct probe_set_count
 	*ret_counters = set->counters;
 }
 
-int probe_set_uninstall(int netns, struct error *error)
+/* One attempt, as try_batch. */
+static int delete_table(struct nft_socket *socket, struct error *error)
 {
 	static const struct probe_addresses none;
+	cleanup_probe_standing struct probe_standing standing = { 0 };
+	cleanup_nft_batch struct nft_batch *batch = NULL;
+	if (probe_rules_look(socket, &none, error, &standing) < 0)
+		return -1;
+	if (!standing.has_table)
+		return 1;
+	if (nft_batch_new(socket, error, &batch) < 0)
+		return -1;
+	nft_batch_expect_generation(batch, standing.generation);
+	probe_rules_batch_delete_table(batch);
+	return try_batch(batch, error);
+}
+
+int probe_set_uninstall(int netns, struct error *error)
+{
 	struct nft_socket *socket = NULL;
-	struct error failure = { 0 };
-	int result = -1;
+	int done = 0;
 	{
 		cleanup_netns_leave struct netns_visit visit = { .home = -1 };
 		if ((netns >= 0 && netns_enter(netns, error, &visit) < 0) || nft_socket_open(error, &socket) < 0)
 			return error_wrap(error, "cannot remove the probes' table from the host");
 	}
-	for (int attempt = 0; attempt < COMMIT_ATTEMPTS && result < 0; attempt++) {
-		cleanup_probe_standing struct probe_standing standing = { 0 };
-		cleanup_nft_batch struct nft_batch *batch = NULL;
-		failure = (struct error){ 0 };
-		if (probe_rules_look(socket, &none, &failure, &standing) < 0)
-			break;
-		if (!standing.has_table) {
-			result = 0;
-			break;
-		}
-		if (nft_batch_new(socket, &failure, &batch) < 0)
-			break;
-		nft_batch_expect_generation(batch, standing.generation);
-		probe_rules_batch_delete_table(batch);
-		result = nft_batch_commit(batch, &failure);
-		if (result < 0 && failure.number != ERESTART)
-			break;
-	}
+	for (int attempt = 0; done == 0 && attempt < COMMIT_ATTEMPTS; attempt++)
+		done = delete_table(socket, error);
+	if (done == 0)
+		done = changes_all_the_time(error);
 	nft_socket_close(socket);
-	if (result < 0) {
-		error_copy(error, &failure);
-		return error_wrap(error, "cannot remove the probes' table from the host");
-	}
-	return 0;
+	return done < 0 ? error_wrap(error, "cannot remove the probes' table from the host") : 0;
 }
