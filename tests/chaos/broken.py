@@ -101,7 +101,7 @@ PRODUCTS = [
            "	sandbox->is_suspect = true;\n	sandbox->suspicion = drift->kind;", "	return;"),
     broken("the host's rules are not watched", "not probed|the host's sets have|the host's rules are not there|a probe goes through", "installer/mesh/probe_set.c",
            "	if (drift->kind != DRIFT_NFTABLES || drift->port == nft_socket_port(set->socket))", "	if (drift)"),
-    broken("a late DEL of the sandbox before releases the pod", "no redirects|goes around the tunnel|could not be opened|answered by None", "installer/mesh/detach.c",
+    broken("a late DEL of the sandbox before releases the pod", "no redirects|goes around the tunnel|could not be opened|answered by None|wanted in: not probed", "installer/mesh/detach.c",
            "					? strcmp(sandbox->container_id, attachment->container_id) == 0",
            "					? attachment->pod_uid && strcmp(pod->uid, attachment->pod_uid) == 0"),
     broken("the conflist is not put right when the primary CNI has rewritten it", "the conflist", "installer/host/host.c",

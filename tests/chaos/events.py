@@ -141,8 +141,8 @@ class Events:
         self.world.in_a_thread(pod, lambda: self.world.begin_traffic(pod, sandbox))
         return f"{pod.key} {pod.label} {sandbox.interface} {sandbox.address}"
 
-    def pod_goes(self):
-        world, pod = self.world, self.random.choice(self.world.live)
+    def pod_goes(self, pod=None):
+        world, pod = self.world, pod or self.random.choice(self.world.live)
         is_first, is_told = self.random.random() < 0.5, self.random.random() < 0.8
         with self.judge.lock:
             self.judge.touch([pod.record])

@@ -187,8 +187,10 @@ class Judge:
             if report["lost"]:
                 self.counts["connections that broke with their address"] += 1
                 return
+            # What the node opened to a pod of the mesh is translated as long as it lives, also when the pod has left.
+            began = report["opened"] if causes == ("host",) else since
             for record in ends:
-                if record.has_cause(causes, since, until) and record.states_between(since, until) != {"out"}:
+                if record.has_cause(causes, since, until) and record.states_between(began, until) != {"out"}:
                     self.counts["connections that broke with a cause"] += 1
                     return
             states = {record.name: sorted(record.states_between(since, until)) for record in ends}

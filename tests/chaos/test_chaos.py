@@ -174,8 +174,7 @@ class Chaos:
             self.come_to_rest()
         # At the end everything goes, and nothing is left.
         for pod in list(self.world.live):
-            self.events.random.choice = lambda _, pod=pod: pod
-            self.events.pod_goes()
+            self.events.pod_goes(pod)
         while self.events.ended:
             self.events.ended_pod_goes()
         self.come_to_rest()
