@@ -19,7 +19,7 @@
 #include "installer/agent_state.h"
 #include "installer/host/upgrade.h"
 #include "installer/kube/requests.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 /* How long releasing may take in all: a pod's grace period is 30 s by default, the chart asks for more. */
 #define RELEASE_SECONDS 25

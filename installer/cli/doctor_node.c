@@ -17,7 +17,7 @@
 #include "ambient/netns.h"
 #include "ambient/redirect.h"
 #include "installer/cli/doctor.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 /* Descriptors: each pod of the mesh holds its namespace, a session and a watch open. */
 #define FDS_LEAST 4096

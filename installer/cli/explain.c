@@ -14,7 +14,7 @@
 #include "installer/cli/print.h"
 #include "installer/cli/reach.h"
 #include "installer/kube/client.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 #define PROBE_PORTS_MAX 8
 

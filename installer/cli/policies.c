@@ -17,7 +17,7 @@
 #include "installer/cli/policies_parts.h"
 #include "installer/cli/print.h"
 #include "installer/kube/client.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 #include "installer/mesh/selection.h"
 
 void policies_read_one(struct policies *policies, const char *what, const char *path, cJSON **ret_object)

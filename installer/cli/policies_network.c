@@ -10,7 +10,7 @@
 
 #include "installer/cli/policies_parts.h"
 #include "installer/cli/print.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 #define HBONE 15008
 #define PORTS_MAX 16

@@ -23,8 +23,8 @@
 #include "ambient/redirect.h"
 #include "installer/cli/policies_parts.h"
 #include "installer/cli/print.h"
-#include "installer/mesh/netns_path.h"
-#include "installer/mesh/object.h"
+#include "installer/netns/netns_path.h"
+#include "installer/object.h"
 
 #define TRIES_MAX 16
 /* Two repetitions of a lost SYN: a busy node is no firewall. */

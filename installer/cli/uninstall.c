@@ -18,7 +18,7 @@
 #include "installer/host/host.h"
 #include "installer/host/release.h"
 #include "installer/host_setup.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 #include "installer/succession.h"
 
 #define ALL_NODES_SECONDS 300

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "ambient/cleanup.h"
-#include "installer/mesh/netns_address.h"
+#include "installer/netns/netns_address.h"
 #include "installer/mesh/state.h"
 
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count)

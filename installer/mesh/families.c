@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 
 #include "ambient/redirect.h"
-#include "installer/mesh/listening.h"
+#include "installer/netns/listening.h"
 #include "installer/mesh/state.h"
 
 /* The first address of the family; NULL: the pod has none. */

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "installer/mesh/finder.h"
-#include "installer/mesh/netns_path.h"
+#include "installer/netns/finder.h"
+#include "installer/netns/netns_path.h"
 #include "installer/mesh/state.h"
 
 /* A scan of a busy node's processes costs some ten milliseconds. */

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "installer/mesh/listening.h"
+#include "installer/netns/listening.h"
 #include "installer/mesh/state.h"
 
 /* Peers go on with HBONE until istiod has told them. */

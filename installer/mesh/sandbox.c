@@ -12,7 +12,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
-#include "installer/mesh/netns_path.h"
+#include "installer/netns/netns_path.h"
 #include "installer/mesh/state.h"
 
 #define CLOSE_AFTER 1.0

@@ -3,7 +3,7 @@
 #define AMBIENT_INSTALLER_MESH_SELECTION_H
 
 #include "ambient/redirect.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 enum selector_operator { SELECTOR_IN, SELECTOR_NOT_IN, SELECTOR_EXISTS, SELECTOR_DOES_NOT_EXIST };
 

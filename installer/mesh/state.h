@@ -8,10 +8,10 @@
 #include "ambient/clock.h"
 #include "ambient/netns.h"
 #include "ambient/outside.h"
-#include "installer/mesh/aws_branch_eni.h"
-#include "installer/mesh/drift.h"
+#include "installer/probes/aws_branch_eni.h"
+#include "installer/netns/drift.h"
 #include "installer/mesh/mesh.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 /* A pod's sandbox: what is known of its network namespace, and, while it is open, what holds it. */
 struct sandbox {

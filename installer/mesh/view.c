@@ -5,7 +5,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/json.h"
-#include "installer/mesh/listening.h"
+#include "installer/netns/listening.h"
 #include "installer/mesh/state.h"
 
 const char *mesh_state_name(enum mesh_state state)

@@ -10,7 +10,7 @@ from .node import PROBE_TABLE, eventually
 
 REPAIRED_WITHIN = 0.1
 TRIES = 5  # at the clock: a machine that does other work too is not the agent's doing
-HOST_IS_CALM_AFTER = 5.2  # CALM_MS of installer/mesh/probe_set.c: what comes sooner after a repair is a fight, and each takes twice as long
+HOST_IS_CALM_AFTER = 5.2  # CALM_MS of installer/probes/probe_set.c: what comes sooner after a repair is a fight, and each takes twice as long
 CHANGES = {
     "the table is flushed": ["nft", "flush", "table", "inet", "ambient-cni"],
     "the table is deleted": ["nft", "delete", "table", "inet", "ambient-cni"],

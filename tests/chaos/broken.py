@@ -42,7 +42,7 @@ PRODUCTS = [
            "installer/mesh/selection.c",
            "		if (!selector_matches(&item->pod, &pod->labels) || !selector_matches(&item->namespace_object, namespace_labels))",
            "		if (!selector_matches(&item->namespace_object, namespace_labels) && !selector_matches(&item->pod, &pod->labels))"),
-    broken("the host's probes are not translated", "the host's rules are not there|a probe goes through", "installer/mesh/probe_rules.c",
+    broken("the host's probes are not translated", "the host's rules are not there|a probe goes through", "installer/probes/probe_rules.c",
            "	nft_rule_add_snat(&maker, protocol, is_ipv6 ? (const void *)&addresses->ipv6 : &addresses->ipv4);\n", ""),
     broken("a query for a name is not redirected", "names|a name was answered", RULES,
            "	return redirect->dns_capture;\n", "	return false;\n"),
@@ -99,7 +99,7 @@ PRODUCTS = [
     # What others do.
     broken("a pod's rules are not watched", "does not come to rest|goes around the tunnel", "installer/mesh/sandbox.c",
            "	sandbox->is_suspect = true;\n	sandbox->suspicion = drift->kind;", "	return;"),
-    broken("the host's rules are not watched", "not probed|the host's sets have|the host's rules are not there|a probe goes through", "installer/mesh/probe_set.c",
+    broken("the host's rules are not watched", "not probed|the host's sets have|the host's rules are not there|a probe goes through", "installer/probes/probe_set.c",
            "	if (drift->kind != DRIFT_NFTABLES || drift->port == nft_socket_port(set->socket))", "	if (drift)"),
     broken("a late DEL of the sandbox before releases the pod", "no redirects|goes around the tunnel|could not be opened|answered by None|wanted in: not probed", "installer/mesh/detach.c",
            "					? strcmp(sandbox->container_id, attachment->container_id) == 0",

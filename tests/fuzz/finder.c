@@ -1,6 +1,6 @@
 /* What a process says of itself below /proc: cgroup and stat, as a container may have made them. The input is cgroup, a NUL,
  * stat. A process counts for a pod only where its cgroup names the pod, and of two pods' names the first counts. */
-#include "installer/mesh/finder.h"
+#include "installer/netns/finder.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

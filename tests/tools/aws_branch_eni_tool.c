@@ -8,7 +8,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
-#include "installer/mesh/aws_branch_eni.h"
+#include "installer/probes/aws_branch_eni.h"
 
 static int run(int argc, char **argv, struct error *error)
 {

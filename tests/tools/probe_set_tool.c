@@ -14,7 +14,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/netns.h"
 #include "ambient/redirect.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 static int put(struct event_base *base, int netns, bool only, char **texts, size_t count, struct error *error)
 {

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "installer/mesh/aws_branch_eni.h"
+#include "installer/probes/aws_branch_eni.h"
 
 static void run(const char *command)
 {

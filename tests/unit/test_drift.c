@@ -15,7 +15,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
 #include "ambient/route.h"
-#include "installer/mesh/drift.h"
+#include "installer/netns/drift.h"
 #include "tests/unit/process.h"
 
 /* What the watch told. */

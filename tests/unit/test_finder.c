@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "installer/mesh/finder.h"
-#include "installer/mesh/netns_address.h"
-#include "installer/mesh/netns_path.h"
+#include "installer/netns/finder.h"
+#include "installer/netns/netns_address.h"
+#include "installer/netns/netns_path.h"
 #include "tests/unit/process.h"
 
 #define UID_A "3c1e6c1a-9f54-4b8e-8d8c-0a1b2c3d4e5f"

@@ -12,7 +12,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/redirect.h"
-#include "installer/mesh/listening.h"
+#include "installer/netns/listening.h"
 
 static int enter_fresh_namespace(void **state __attribute__((unused)))
 {

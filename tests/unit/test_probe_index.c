@@ -2,7 +2,7 @@
  * as the pod that had it still claims it. What pods and kernel see of it: test_probe_set.c. */
 #include "tests/unit/cmocka_headers.h"
 
-#include "installer/mesh/probe_index.h"
+#include "installer/probes/probe_index.h"
 
 static struct pod_address parse(const char *text)
 {

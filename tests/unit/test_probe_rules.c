@@ -4,7 +4,7 @@
 
 #include <linux/netfilter/nfnetlink.h>
 
-#include "installer/mesh/probe_rules.c" // NOLINT(bugprone-suspicious-include)
+#include "installer/probes/probe_rules.c" // NOLINT(bugprone-suspicious-include)
 
 static const struct probe_addresses addresses = { .ipv4 = { 0x01010101 } };
 

@@ -14,7 +14,7 @@
 
 #include "ambient/cleanup.h"
 #include "ambient/nft.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 struct told {
 	struct event_base *base;

@@ -1,5 +1,5 @@
 /* The network namespace that a path names. See netns_path.h. */
-#include "installer/mesh/netns_path.h"
+#include "installer/netns/netns_path.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -10,8 +10,8 @@
  * in one line (cgroup v2) or one for each hierarchy (v1), perhaps below /kubelet or the like. So a pod is named by a component
  * that is `pod`UID or ends in `-pod`UID, before .slice or a colon. The first such component counts: what stands below it the
  * pod may have made itself, and a name there must not make one pod's process another's. */
-#ifndef AMBIENT_INSTALLER_MESH_CGROUP_H
-#define AMBIENT_INSTALLER_MESH_CGROUP_H
+#ifndef AMBIENT_INSTALLER_NETNS_CGROUP_H
+#define AMBIENT_INSTALLER_NETNS_CGROUP_H
 
 #include <stddef.h>
 

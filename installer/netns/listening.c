@@ -1,5 +1,5 @@
 /* See listening.h. One dump for each family and protocol; the kernel picks by state, the ports are picked here. */
-#include "installer/mesh/listening.h"
+#include "installer/netns/listening.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* The kernel's policy rules. See policy_rule.h. */
-#include "installer/mesh/policy_rule.h"
+#include "installer/probes/policy_rule.h"
 
 #include <errno.h>
 #include <linux/fib_rules.h>

@@ -1,6 +1,6 @@
 /* The network namespace at a path that somebody gave, as the host sees the path. */
-#ifndef AMBIENT_INSTALLER_MESH_NETNS_PATH_H
-#define AMBIENT_INSTALLER_MESH_NETNS_PATH_H
+#ifndef AMBIENT_INSTALLER_NETNS_NETNS_PATH_H
+#define AMBIENT_INSTALLER_NETNS_NETNS_PATH_H
 
 #include "ambient/error.h"
 #include "ambient/netns.h"

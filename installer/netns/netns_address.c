@@ -1,5 +1,5 @@
 /* Whether a pod's address is configured in a network namespace. See netns_address.h. */
-#include "installer/mesh/netns_address.h"
+#include "installer/netns/netns_address.h"
 
 #include <linux/rtnetlink.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * A multicast socket hears everything of its groups, a replaced table as 45 kB of messages. A classic BPF filter on the socket
  * lets through only what is worth waking up for: of nftables NEWGEN, one small datagram a commit; of routing what bears our
  * table's number, or lo's index. What is dropped by the filter costs neither memory nor ENOBUFS. */
-#include "installer/mesh/drift.h"
+#include "installer/netns/drift.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* The pod that a process's cgroup names. See cgroup.h. */
-#include "installer/mesh/cgroup.h"
+#include "installer/netns/cgroup.h"
 
 #include <stdbool.h>
 #include <string.h>

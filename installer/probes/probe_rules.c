@@ -1,5 +1,5 @@
 /* See probe_rules.h. */
-#include "installer/mesh/probe_rules.h"
+#include "installer/probes/probe_rules.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include "ambient/cleanup.h"
 #include "ambient/nft_read.h"
 #include "ambient/nft_rule.h"
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 #define CHAIN "postrouting"
 #define PRIORITY 99		    /* srcnat - 1 */

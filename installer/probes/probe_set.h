@@ -3,8 +3,8 @@
  * A table of our own, inet ambient-cni-host, with the addresses of enrolled pods in one set a family and one rule for each
  * (probe_rules.h). The object holds what should be there; changes are collected and made in one transaction, at the end of the
  * event loop's turn or when somebody flushes. What stands in the kernel at start is adopted, and others' edits are repaired. */
-#ifndef AMBIENT_INSTALLER_MESH_PROBE_SET_H
-#define AMBIENT_INSTALLER_MESH_PROBE_SET_H
+#ifndef AMBIENT_INSTALLER_PROBES_PROBE_SET_H
+#define AMBIENT_INSTALLER_PROBES_PROBE_SET_H
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "ambient/error.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 #define PROBE_TABLE "ambient-cni-host"
 

@@ -3,15 +3,15 @@
  * Two trees: entries by address, which know the pod that owns them and whether the kernel has them, and owners by uid, which
  * know the addresses that they claimed. And a list of the entries that may be otherwise in the kernel than they should be: what
  * a change costs does not grow with the node's pods. */
-#ifndef AMBIENT_INSTALLER_MESH_PROBE_INDEX_H
-#define AMBIENT_INSTALLER_MESH_PROBE_INDEX_H
+#ifndef AMBIENT_INSTALLER_PROBES_PROBE_INDEX_H
+#define AMBIENT_INSTALLER_PROBES_PROBE_INDEX_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/queue.h>
 
 #include "ambient/error.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 struct probe_entry {
 	struct pod_address address;

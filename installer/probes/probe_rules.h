@@ -15,8 +15,8 @@
  * dnat == 0` leaves a Service's connections alone. Without the match of the SYN, open connections from the host to a pod would
  * break when conntrack meets them in the middle. The priority is right before the one of everybody's masquerading, of iptables
  * too: the first rule that gives a connection a source decides. */
-#ifndef AMBIENT_INSTALLER_MESH_PROBE_RULES_H
-#define AMBIENT_INSTALLER_MESH_PROBE_RULES_H
+#ifndef AMBIENT_INSTALLER_PROBES_PROBE_RULES_H
+#define AMBIENT_INSTALLER_PROBES_PROBE_RULES_H
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -25,7 +25,7 @@
 
 #include "ambient/error.h"
 #include "ambient/nft.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 struct probe_addresses {
 	struct in_addr ipv4;

@@ -1,5 +1,5 @@
 /* Kubernetes objects, reduced to what the mesh asks about. See object.h. */
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

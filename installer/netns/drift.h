@@ -1,7 +1,7 @@
 /* Hears when somebody changes what our redirection in a network namespace is made of: a commit of nftables, the policy rule,
  * routes of our table, lo. It tells that something changed, not what: the listener looks for itself. */
-#ifndef AMBIENT_INSTALLER_MESH_DRIFT_H
-#define AMBIENT_INSTALLER_MESH_DRIFT_H
+#ifndef AMBIENT_INSTALLER_NETNS_DRIFT_H
+#define AMBIENT_INSTALLER_NETNS_DRIFT_H
 
 #include <stdint.h>
 #include <sys/types.h>

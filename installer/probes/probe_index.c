@@ -1,5 +1,5 @@
 /* What should be in the probe sets and what is there. See probe_index.h. */
-#include "installer/mesh/probe_index.h"
+#include "installer/probes/probe_index.h"
 
 #include <errno.h>
 #include <search.h>

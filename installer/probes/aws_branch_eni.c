@@ -10,7 +10,7 @@
  *
  * Nothing is remembered: the kernel's rules and routes say which pod has one, and our rules bear a protocol number
  * (FRA_PROTOCOL, Linux 4.17), by which they are found again after a restart and when the veth is gone. */
-#include "installer/mesh/aws_branch_eni.h"
+#include "installer/probes/aws_branch_eni.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 #include "ambient/file.h"
 #include "ambient/netns.h"
 #include "ambient/netlink.h"
-#include "installer/mesh/policy_rule.h"
+#include "installer/probes/policy_rule.h"
 
 #define TO_POD_PRIORITY 512
 #define OUR_PROTOCOL 172 /* free in iproute2's rt_protos */

@@ -1,6 +1,6 @@
 /* What the tunnel has open inside a pod's network namespace: where it listens, and what it carries (sock_diag(7)). */
-#ifndef AMBIENT_INSTALLER_MESH_LISTENING_H
-#define AMBIENT_INSTALLER_MESH_LISTENING_H
+#ifndef AMBIENT_INSTALLER_NETNS_LISTENING_H
+#define AMBIENT_INSTALLER_NETNS_LISTENING_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -7,14 +7,14 @@
  *
  * Where the kernel finds a packet's socket early (net.ipv4.tcp_early_demux), the host's own part of it can't work; the VPC CNI
  * turns that off where probes of such pods are wanted. */
-#ifndef AMBIENT_INSTALLER_MESH_AWS_BRANCH_ENI_H
-#define AMBIENT_INSTALLER_MESH_AWS_BRANCH_ENI_H
+#ifndef AMBIENT_INSTALLER_PROBES_AWS_BRANCH_ENI_H
+#define AMBIENT_INSTALLER_PROBES_AWS_BRANCH_ENI_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
 #include "ambient/error.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 struct aws_branch_eni;
 

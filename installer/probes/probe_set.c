@@ -6,7 +6,7 @@
  *
  * Somebody who commits something elsewhere costs a look at our table, at most every 20 ms. Somebody who changes our table each
  * time we put it right is met more and more slowly, up to once a second. */
-#include "installer/mesh/probe_set.h"
+#include "installer/probes/probe_set.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -18,9 +18,9 @@
 #include "ambient/clock.h"
 #include "ambient/netns.h"
 #include "ambient/nft.h"
-#include "installer/mesh/drift.h"
-#include "installer/mesh/probe_index.h"
-#include "installer/mesh/probe_rules.h"
+#include "installer/netns/drift.h"
+#include "installer/probes/probe_index.h"
+#include "installer/probes/probe_rules.h"
 
 #define COMMIT_ATTEMPTS 32
 #define PAUSE_MIN_MS 20

@@ -1,6 +1,6 @@
 /* The kernel's policy rules (ip rule), as far as they look up a table: read, added, removed. */
-#ifndef AMBIENT_INSTALLER_MESH_POLICY_RULE_H
-#define AMBIENT_INSTALLER_MESH_POLICY_RULE_H
+#ifndef AMBIENT_INSTALLER_PROBES_POLICY_RULE_H
+#define AMBIENT_INSTALLER_PROBES_POLICY_RULE_H
 
 #include <libmnl/libmnl.h>
 #include <net/if.h>

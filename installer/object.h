@@ -1,7 +1,7 @@
 /* Pods and namespaces: what the mesh keeps of a Kubernetes object. Everything else is dropped as soon as it is read: a pod's
  * spec is kilobytes, and a node's agent is to stay small. */
-#ifndef AMBIENT_INSTALLER_MESH_OBJECT_H
-#define AMBIENT_INSTALLER_MESH_OBJECT_H
+#ifndef AMBIENT_INSTALLER_OBJECT_H
+#define AMBIENT_INSTALLER_OBJECT_H
 
 #include <cjson/cJSON.h>
 #include <netinet/in.h>

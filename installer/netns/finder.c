@@ -3,7 +3,7 @@
  * Of the namespaces of a pod's processes only the oldest few are kept, so that nobody can use up our descriptors.
  *
  * A process is looked at through one descriptor of its /proc folder: a number that is used again in between is not mixed up. */
-#include "installer/mesh/finder.h"
+#include "installer/netns/finder.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "ambient/cleanup.h"
-#include "installer/mesh/cgroup.h"
-#include "installer/mesh/netns_address.h"
+#include "installer/netns/cgroup.h"
+#include "installer/netns/netns_address.h"
 
 #define UID_MAX 253	      /* metadata.uid is a UUID; a folder's objects may have anything that is a name */
 #define CGROUP_FILE_MAX 16384 /* v1 has a dozen lines; a longer file is of a process that plays tricks */

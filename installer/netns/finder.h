@@ -1,15 +1,15 @@
 /* Finding the network namespace of a pod that runs, among the host's processes.
  *
  * A remembered namespace (ambient/attachment.h) is better where there is one; this is for pods that nobody remembers. */
-#ifndef AMBIENT_INSTALLER_MESH_FINDER_H
-#define AMBIENT_INSTALLER_MESH_FINDER_H
+#ifndef AMBIENT_INSTALLER_NETNS_FINDER_H
+#define AMBIENT_INSTALLER_NETNS_FINDER_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
 #include "ambient/error.h"
 #include "ambient/netns.h"
-#include "installer/mesh/object.h"
+#include "installer/object.h"
 
 enum finder_result {
 	FINDER_NO_PROCESS, /* no process's cgroup names the pod */
