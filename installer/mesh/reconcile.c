@@ -131,10 +131,13 @@ static bool step_rules(struct mesh_pod *pod)
 	}
 	if (!may_try(pod, METRICS_STEP_RULES))
 		return false;
+	if (sandbox->standing == REDIRECT_STANDING_NOTHING && !mesh_remember_entering(pod))
+		return false;
 	bool is_change = sandbox->standing == target;
 	if (sandbox_apply(pod, is_full ? REDIRECT_STAGE_FULL : REDIRECT_STAGE_GUARD, &pod->wanted, &error) < 0)
 		return failed(pod, METRICS_STEP_RULES, &error);
 	mesh_step_succeeded(pod, METRICS_STEP_RULES);
+	pod->is_entering = false;
 	if (is_change)
 		mesh_log(pod, LOG_LEVEL_INFO, "rules", "the pod's redirection follows a changed annotation or setting");
 	if (is_full)
@@ -213,7 +216,8 @@ static void enrol(struct mesh_pod *pod)
 	}
 	if (step_look(pod) && step_probe(pod) && step_rules(pod))
 		step_tunnel(pod);
-	step_annotation(pod);
+	if (!pod->is_entering)
+		step_annotation(pod);
 }
 
 /* Whether what the tunnel carries has come to its end, or has had its time. */
@@ -278,6 +282,7 @@ static bool step_listeners(struct mesh_pod *pod)
 void mesh_begin_anew(struct mesh_pod *pod)
 {
 	pod->is_enrolled = pod->is_releasing = pod->was_accepted = false;
+	pod->is_entering = pod->is_written = false;
 	pod->is_annotation_off = pod->is_drained = pod->is_listened_to = false;
 	pod->drain_began = 0;
 	pod->began = 0;
@@ -318,6 +323,7 @@ static void release(struct mesh_pod *pod)
 	struct error error = { 0 };
 	if (pod->is_stranded)
 		return;
+	pod->is_entering = false;
 	double wait = mesh_mirror_wait(pod);
 	if (wait > 0) {
 		mesh_queue_after(pod, wait);
@@ -388,7 +394,8 @@ void mesh_reconcile(struct mesh_pod *pod)
 		return;
 	if (pod->is_missed)
 		mesh_missed_read(pod);
-	bool is_kept = pod->is_remembered && !mesh_is_listed(mesh);
+	/* One that pods have been listed without waits for namespaces too: what stands in it is looked at after both. */
+	bool is_kept = pod->is_remembered && pod->decision.wanted && !mesh_is_listed(mesh);
 	if (!mesh_is_listed(mesh) && !is_kept)
 		return;
 	/* What stands in the kernel is looked at first, of all pods: else a pod that is not wanted and not known to be in would

@@ -6,7 +6,9 @@
  *   runDir/attachments/    what ADDs brought: written in arrival.c, read here; and, when a pod that had an ADD enters or leaves
  *                          the mesh later, made true again, for the plugin's CHECK and DEL
  *
- * Files are written a moment after something changed, together. One that can't be understood is set aside and made anew. */
+ * Files are written a moment after something changed, together. But a pod that no ADD brought is named in enrolled.json before
+ * the first rule goes into it: its object may be gone when the agent starts again, and nothing else would tell of it. A file
+ * that can't be understood is set aside and made anew. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -54,6 +56,17 @@ void mesh_remember_enrolled(struct mesh *mesh)
 	save_soon(mesh);
 }
 
+bool mesh_remember_entering(struct mesh_pod *pod)
+{
+	/* Of one that an ADD brought the attachment tells. */
+	if (pod->is_written || pod->sandbox.container_id)
+		return true;
+	pod->is_entering = true;
+	pod->mesh->is_enrolled_dirty = true;
+	mesh_arm(pod->mesh->save, 0);
+	return false;
+}
+
 void mesh_remember_outside(struct mesh *mesh)
 {
 	mesh->is_outside_dirty = true;
@@ -98,6 +111,13 @@ static bool add_pod(cJSON *array, const struct mesh_pod *pod, cJSON *defaults)
 	return true;
 }
 
+static bool is_to_be_named(const struct mesh_pod *pod)
+{
+	const struct sandbox *sandbox = &pod->sandbox;
+	bool may_have_rules = sandbox->standing != REDIRECT_STANDING_NOTHING || (sandbox->was_ours && sandbox_is_held(sandbox));
+	return may_have_rules || pod->is_remembered || pod->is_entering;
+}
+
 static int save_enrolled(struct mesh *mesh, struct error *error)
 {
 	cleanup_cjson cJSON *defaults = redirect_to_json(mesh->settings.selection.defaults), *json = cJSON_CreateObject();
@@ -108,10 +128,7 @@ static int save_enrolled(struct mesh *mesh, struct error *error)
 		defaults && cJSON_AddNumberToObject(json, "version", VERSION) && (array = cJSON_AddArrayToObject(json, "pods"));
 	TAILQ_FOREACH(pod, &mesh->pods, all)
 	{
-		const struct sandbox *sandbox = &pod->sandbox;
-		bool may_have_rules =
-			sandbox->standing != REDIRECT_STANDING_NOTHING || (sandbox->was_ours && sandbox_is_held(sandbox));
-		if (is_built && (may_have_rules || pod->is_remembered))
+		if (is_built && is_to_be_named(pod))
 			is_built = add_pod(array, pod, defaults);
 	}
 	if (!is_built || !(text = cJSON_PrintUnformatted(json)))
@@ -119,7 +136,24 @@ static int save_enrolled(struct mesh *mesh, struct error *error)
 	if (file_make_directory(mesh->settings.run_dir, error) < 0 ||
 	    file_join(mesh->settings.run_dir, FILE_NAME, error, &path) < 0)
 		return -1;
-	return file_write(path, text, strlen(text), 0600, error);
+	if (file_write(path, text, strlen(text), 0600, error) < 0)
+		return -1;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	pod->is_written = is_to_be_named(pod);
+	return 0;
+}
+
+/* Those that wait for it have their turn; where nothing can be written, too: a full disk keeps no pod out of the mesh. */
+static void let_in(struct mesh *mesh)
+{
+	struct mesh_pod *pod;
+	TAILQ_FOREACH(pod, &mesh->pods, all)
+	{
+		if (!pod->is_entering)
+			continue;
+		pod->is_written = true;
+		mesh_queue(pod);
+	}
 }
 
 static int save_outside(struct mesh *mesh, struct error *error)
@@ -222,6 +256,7 @@ void mesh_save(evutil_socket_t fd, short what, void *data)
 		mesh->is_enrolled_dirty = save_enrolled(mesh, &error) < 0 || save_attachments(mesh, &error) < 0;
 		if (mesh->is_enrolled_dirty)
 			report(mesh, &error);
+		let_in(mesh);
 	}
 	if (mesh->is_outside_dirty) {
 		mesh->is_outside_dirty = save_outside(mesh, &error) < 0;
@@ -430,7 +465,7 @@ static int recall_pod(struct mesh *mesh, const cJSON *entry, const char *where, 
 		}
 		recall_addresses(&pod->sandbox, texts, count);
 	}
-	pod->is_remembered = true;
+	pod->is_remembered = pod->is_written = true;
 	pod->sandbox.was_ours = true;
 	pod->decision =
 		(struct selection_decision){ .wanted = true, .reason = "it was in the mesh before the agent restarted" };

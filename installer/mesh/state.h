@@ -79,6 +79,8 @@ struct mesh_pod {
 	struct sandbox sandbox;
 	bool is_attachment_stale; /* its attachment may say something else than what stands */
 	bool is_torn_down;	  /* its sandbox was removed: no namespace is looked for until an ADD brings one */
+	bool is_entering;	  /* it is to be written down before any rule of ours goes into its namespace */
+	bool is_written;	  /* enrolled.json names it */
 	bool is_remembered;	  /* an earlier run of the agent had it enrolled, and it was not looked at yet */
 	bool is_enrolled;	  /* the redirects stood while the tunnel had accepted: in force until it is released */
 	bool is_releasing;
@@ -345,6 +347,9 @@ void mesh_look_around(struct mesh *mesh);
 
 /* remember.c */
 void mesh_remember_enrolled(struct mesh *mesh);
+/* Whether a restart would find the pod's namespace, even if its object is gone by then. False: it is being written down, and
+ * has its turn again when that is done, or has failed. */
+bool mesh_remember_entering(struct mesh_pod *pod);
 void mesh_remember_outside(struct mesh *mesh);
 void mesh_save(evutil_socket_t fd, short what, void *data);
 /* Reads what an earlier run left. */

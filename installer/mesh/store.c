@@ -452,4 +452,6 @@ void mesh_list_finished(void *data, enum source_kind kind)
 	mesh_remember_enrolled(mesh);
 	mesh_arrivals_look(mesh);
 	mesh_consider_snapshot(mesh);
+	/* Even where there is no pod: what an earlier run left on the host is looked through in a turn. */
+	mesh_arm(mesh->run, 0);
 }

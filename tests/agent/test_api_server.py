@@ -234,6 +234,20 @@ def test_the_api_is_away_at_start(new_cluster):
     cluster.enabled(pods[:1])
 
 
+def test_a_pod_that_went_while_no_agent_ran_and_namespaces_that_are_listed_late(cluster):
+    """Its containers run on: what is remembered of it is not forgotten before its namespace was looked for."""
+    pod, other = cluster.pod(), cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    eventually(lambda: cluster.enrolled() == {pod.uid, other.uid})
+    cluster.kill()
+    pod.hide()
+    cluster.api.fail(r"GET /api/v1/namespaces\?", 503, times=2)
+    cluster.start()
+    pod.exit()
+    assert other.is_in()
+
+
 def test_no_snapshot_before_anything_is_known(new_cluster):
     """Nothing remembered, no API: an empty snapshot would cut every pod off."""
     cluster = new_cluster(start=False, tunnel=False)

@@ -1,14 +1,22 @@
 """kill -9 of the agent after every step of enrolment and release, and the tunnel's end at every message: the node converges,
 and nothing is left over."""
+import contextlib
 import itertools
 
 import pytest
 
-from .node import eventually
+from .cluster import ClusterNode
+from .cni import Runtime
+from .node import Node, eventually
 
 # Every step of each way is found by looking; the longest way must not be longer than what is tried.
 STEPS_MOST = 80
 SHARES = 4
+
+
+def forgive_half_requests(node):
+    """Killed between the head of a request and its body."""
+    node.api.violations = [text for text in node.api.violations if "the body is no JSON" not in text]
 
 
 def enrol_and_release_killed_at(node, pod, step, **which):
@@ -67,8 +75,47 @@ def test_killed_at_every_message_to_the_api_server(new_cluster):
             break
         assert step < 20
     assert step > 1 and "enabled" in pod.patches()
-    # Killed between the head of a request and its body.
-    node.api.violations = [text for text in node.api.violations if "the body is no JSON" not in text]
+    forgive_half_requests(node)
+
+
+@pytest.mark.parametrize("kind", ["named", "found", "ADD"])
+def test_killed_on_the_way_in_and_its_object_goes(tmp_path, kind):
+    """Then nobody but the agent's own state tells that the pod was on its way in, whose containers run on: nothing of ours may stay
+    in it."""
+    node = (ClusterNode if kind == "found" else Node)(tmp_path, drain=0)
+    with contextlib.closing(node):
+        pod = node.pod(show=False, starts=kind == "ADD")
+        if kind == "ADD":
+            runtime = Runtime(node)
+            pod.show()
+            pod.start_by_add(runtime)
+            pod.hide()
+            eventually(lambda: pod.state() is None)
+        node.stop()
+        node.join()
+        for step in range(1, STEPS_MOST):
+            node.start_to_stop_at(step)
+            node.tunnel.wait(lambda: node.tunnel.is_ready)
+            node.stop_now()
+            pod.show()
+            while not (killed := node.was_killed(0.05)) and not (len(node.steps()) < step and pod.is_in()):
+                pass
+            killed = killed or node.was_killed(1.2)  # it is all written down by then
+            if not killed:
+                node.kill()
+            pod.hide()
+            node.start()
+            pod.exit()
+            eventually(lambda: not node.enrolled())
+            node.stop()
+            if not killed:
+                break
+        assert 5 < step < STEPS_MOST - 1
+        if kind == "ADD":
+            node.start()
+            runtime.delete(pod)
+        if kind == "found":
+            forgive_half_requests(node)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -88,6 +88,17 @@ def test_state_that_is_lost_is_made_anew(node, loss):
     new.exit()
 
 
+def test_what_is_left_on_the_host_goes_where_no_pod_is_known(node):
+    node.join()
+    pod = node.pod()
+    pod.enter()
+    node.kill()
+    shutil.rmtree(node.run_dir)
+    pod.hide()
+    node.start()
+    eventually(lambda: not node.probes(), what=node.log)
+
+
 def test_a_file_of_a_later_version_is_no_reason_to_fail(node, pods):
     eventually(lambda: len(node.enrolled()) == 3)
     node.stop()
