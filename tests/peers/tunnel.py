@@ -238,11 +238,14 @@ class PodListeners:
 
     async def join(self, here, there):
         async def copy(reader, writer):
-            with contextlib.suppress(OSError):
+            try:
                 while data := await reader.read(65536):
                     writer.write(data)
                     await writer.drain()
                 writer.write_eof()
+            except OSError:  # reset: the other end may have gone without a word, and would be waited for
+                here[1].transport.abort()
+                there[1].transport.abort()
 
         try:
             await asyncio.gather(copy(here[0], there[1]), copy(there[0], here[1]))

@@ -2,6 +2,7 @@
 import array
 import os
 import socket
+import struct
 import subprocess
 import threading
 
@@ -106,6 +107,15 @@ def test_its_listeners_carry_connections_and_answer_dns(path, server, new_tunnel
             assert client.recv(16) == b"and back"
             accepted.close()
             assert client.recv(16) == b""
+            # A reset at one end is the other's end: who is not told would wait for ever.
+            with in_pod(family, socket.SOCK_STREAM) as another:
+                another.connect((address, 8080))
+                accepted, _ = listener.accept()
+                another.sendall(b"there")
+                assert accepted.recv(16) == b"there"
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
+                assert another.recv(16) == b""
             resolver.sendto(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01", (address, 15053))
             assert resolver.recv(512).endswith(socket.inet_aton("192.0.2.53"))
         tunnel.wait(lambda: any(event["event"] == "carried" and event["destination"] == (address, 8080) for event in tunnel.events))
