@@ -45,6 +45,13 @@ static void pod_was_read(void *data, enum source_outcome outcome, const cJSON *o
 	char why[1200];
 	arrival->request = NULL;
 	arrival->has_read = true;
+	/* What the watch has shown meanwhile may be the later, and what it shows comes in order. */
+	const struct mesh_pod *shown =
+		mesh_find_pod_of_sandbox(mesh, arrival->attachment.pod_namespace, arrival->attachment.pod_name, uid);
+	if (shown && shown->object) {
+		mesh_arrival_decide(arrival);
+		return;
+	}
 	if (outcome == SOURCE_DONE) {
 		int result = pod_from_json(object, &problem, &pod);
 		if (result == 0 && uid && !pod_is_called(pod, uid)) {

@@ -14,6 +14,8 @@
 
 /* A scan of a busy node's processes costs some ten milliseconds. */
 #define TOGETHER 0.02
+/* After a scan that failed. */
+#define LOOK_AGAIN_AFTER 1.0
 
 static const char *named_path(const struct mesh_pod *pod)
 {
@@ -58,11 +60,14 @@ static int refuse_foreign(const struct mesh_pod *pod, int netns, struct error *e
 static void hold(struct mesh_pod *pod, int netns)
 {
 	struct error error = { 0 };
-	if (refuse_foreign(pod, netns, &error) < 0 || sandbox_hold(pod, netns, &error) < 0) {
+	bool is_foreign = refuse_foreign(pod, netns, &error) < 0;
+	if (is_foreign || sandbox_hold(pod, netns, &error) < 0) {
 		sandbox_let_go(pod);
+		pod->is_unseen = !is_foreign;
 		mesh_failed(pod, METRICS_STEP_NAMESPACE, &error);
 		return;
 	}
+	pod->is_unseen = false;
 	if (pod->failures > 0 && pod->last_error_step == METRICS_STEP_NAMESPACE)
 		mesh_succeeded(pod);
 }
@@ -134,6 +139,8 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 		}
 	}
 	int result = count ? finder_scan(mesh->settings.proc_dir, &mesh->host, wishes, count, &error) : 0;
+	if (result < 0 && is_first_look)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s; it is tried again", error.message);
 	for (size_t i = 0; i < count; i++) {
 		struct mesh_pod *pod = pods[i];
 		if (result == 0 && wishes[i].result == FINDER_FOUND) {
@@ -144,7 +151,12 @@ static void scan(struct mesh *mesh, struct mesh_pod **pods, size_t count, bool i
 			close(wishes[i].netns);
 		} else if (sandbox_is_held(&pod->sandbox)) {
 			continue;
+		} else if (!pod->decision.wanted && result < 0) {
+			pod->is_unseen = true;
+			mesh_queue_after(pod, LOOK_AGAIN_AFTER);
+			continue;
 		} else if (!pod->decision.wanted) {
+			pod->is_unseen = false;
 			mesh_succeeded(pod);
 		} else if (!is_first_look) {
 			struct error problem = error;
@@ -205,8 +217,11 @@ void mesh_look_around(struct mesh *mesh)
 		struct error error = { 0 };
 		if (sandbox_is_held(&pod->sandbox) || pod->arrival)
 			continue;
-		if (pod->sandbox.netns_path && sandbox_reopen(pod, &error) == 0)
-			continue;
+		if (pod->sandbox.netns_path) {
+			pod->is_unseen = sandbox_reopen(pod, &error) < 0 && error.number != ENOENT;
+			if (sandbox_is_held(&pod->sandbox) && !pod->is_unseen)
+				continue;
+		}
 		if (named_path(pod) && can_be_located(pod))
 			hold_named(pod, named_path(pod));
 		else if (can_be_located(pod))

@@ -386,6 +386,15 @@ enum mesh_state mesh_state_of(const struct mesh_pod *pod)
 	return pod->failures > 0 ? MESH_STATE_FAILED : MESH_STATE_PENDING;
 }
 
+/* Of a pod that is not wanted: whether it was looked what of ours is in it, or there is nowhere to look. */
+static bool is_seen(struct mesh_pod *pod)
+{
+	if (!pod->is_unseen)
+		return true;
+	pod->is_unseen = !pod->is_torn_down && !step_namespace(pod) && (pod->is_to_be_located || pod->retry_after > 0);
+	return !pod->is_unseen;
+}
+
 void mesh_reconcile(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
@@ -416,6 +425,8 @@ void mesh_reconcile(struct mesh_pod *pod)
 	}
 	if (pod->decision.wanted)
 		enrol(pod);
+	else if (!is_seen(pod) && (pod->sandbox.was_ours || !pod->object))
+		return;
 	else if (mesh_has_traces(pod) || !pod->object)
 		release(pod);
 	else if (pod->failures > 0 && may_try(pod, METRICS_STEP_NAMESPACE))

@@ -115,7 +115,7 @@ static bool is_to_be_named(const struct mesh_pod *pod)
 {
 	const struct sandbox *sandbox = &pod->sandbox;
 	bool may_have_rules = sandbox->standing != REDIRECT_STANDING_NOTHING || (sandbox->was_ours && sandbox_is_held(sandbox));
-	return may_have_rules || pod->is_remembered || pod->is_entering;
+	return may_have_rules || pod->is_remembered || pod->is_entering || (pod->is_unseen && sandbox->was_ours);
 }
 
 static int save_enrolled(struct mesh *mesh, struct error *error)

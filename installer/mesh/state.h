@@ -113,6 +113,7 @@ struct mesh_pod {
 	double retry_after; /* nothing that failed is tried before; 0: nothing failed */
 	char *last_error;   /* its words, while failures are counted; NULL: none, or no memory for them */
 	enum metrics_step last_error_step;
+	bool is_unseen;	       /* the look into its namespace failed, and something of ours may be in there */
 	bool is_to_be_located; /* among processes, by the next scan */
 
 	/* Drift repair. */

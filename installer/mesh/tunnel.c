@@ -88,7 +88,8 @@ void mesh_tunnel_snapshot(void *data, struct tunnel_snapshot *snapshot)
 		struct error error = { 0 };
 		/* A new pod's rules are the plugin's report away; then its Add follows by itself. */
 		bool is_held = sandbox_is_held(&pod->sandbox);
-		if (is_held ? pod->sandbox.standing == REDIRECT_STANDING_NOTHING : !pod->is_remembered)
+		bool may_be_in = pod->is_remembered || (pod->is_unseen && pod->sandbox.was_ours);
+		if (is_held ? pod->sandbox.standing == REDIRECT_STANDING_NOTHING : !may_be_in)
 			continue;
 		/* On its last way out, its Del is what the tunnel needs; it may have come in again since that was answered. */
 		if (pod->tunnel == POD_TUNNEL_DELETING || (pod->tunnel == POD_TUNNEL_DELETED && !pod->decision.wanted))

@@ -248,6 +248,50 @@ def test_a_pod_that_went_while_no_agent_ran_and_namespaces_that_are_listed_late(
     assert other.is_in()
 
 
+@pytest.mark.parametrize("end", ["is not selected any more", "is gone"])
+def test_a_first_look_at_the_nodes_processes_that_fails(cluster, end):
+    """Of a pod that left while no agent ran: it is looked for again."""
+    pod, other = cluster.pod(), cluster.pod()
+    cluster.join()
+    cluster.enabled()
+    eventually(lambda: cluster.enrolled() == {pod.uid, other.uid})
+    cluster.kill()
+    if end == "is gone":
+        pod.hide()
+    else:
+        pod.show(**{"istio.io/dataplane-mode": "none"})
+    aside = cluster.proc.rename(cluster.proc.with_suffix(".aside"))
+    cluster.start()
+    time.sleep(0.2)
+    assert pod.has_table()
+    aside.rename(cluster.proc)
+    pod.exit()
+    other.enter()
+    eventually(lambda: cluster.enrolled() == {other.uid})
+
+
+def test_a_pod_that_is_changed_while_it_is_read(cluster):
+    """The watch has shown the change before the answer comes, which is the older."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    other = cluster.pod()
+    cluster.enabled()
+    pod = cluster.pod(show=False, starts=True)
+    older = json.loads(json.dumps(pod.object()))
+    older["metadata"]["resourceVersion"] = "900"
+
+    def read():
+        pod.show(**{"istio.io/dataplane-mode": "none"})
+        eventually(lambda: pod.state() == "none")
+        return older
+    cluster.api.instead_of_read = read
+    runtime.add(pod)
+    assert not cluster.api.instead_of_read
+    time.sleep(0.3)
+    assert not pod.has_table() and pod.state() == "none" and other.is_in()
+    runtime.delete(pod)
+
+
 def test_no_snapshot_before_anything_is_known(new_cluster):
     """Nothing remembered, no API: an empty snapshot would cut every pod off."""
     cluster = new_cluster(start=False, tunnel=False)

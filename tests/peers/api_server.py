@@ -130,6 +130,7 @@ class ApiServer:
         self.faults = []
         self.gone_as_event = True       # a watch from too old a version: an ERROR event, else a 410
         self.after_patch = None         # called once, when the next patch is done and not yet answered
+        self.instead_of_read = None     # called once, when the next object is read; what it returns is the answer
         self.patch_conflicts = 0        # so many patches meet a concurrent change
         self.wrong_uid_status = 409
         self.prefix = ""                # of every path, as behind a proxy
@@ -613,7 +614,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return None
 
     def get_one(self, resource, namespace, name):
-        found = self.api.get(resource.plural, namespace, name)
+        with self.api.changed:
+            instead, self.api.instead_of_read = self.api.instead_of_read, None
+        found = instead() if instead else self.api.get(resource.plural, namespace, name)
         if found:
             self.send(200, found)
         else:
