@@ -75,10 +75,13 @@ static int copy_owned(const struct mesh_pod *pod, struct error *error, struct po
 
 static int add_branch_rules(struct mesh_pod *pod, const struct pod_address *addresses, size_t count, struct error *error)
 {
-	for (size_t i = 0; i < count; i++)
-		if (owns(pod, &addresses[i]) && aws_branch_eni_add(pod->mesh->aws, &addresses[i], error, NULL) < 0)
+	for (size_t i = 0; i < count; i++) {
+		bool applies = false;
+		if (owns(pod, &addresses[i]) && aws_branch_eni_add(pod->mesh->aws, &addresses[i], error, &applies) < 0)
 			return -1;
-	pod->has_branch_eni_rules = true;
+		pod->has_branch_eni |= applies;
+	}
+	pod->is_branch_eni_settled = true;
 	return 0;
 }
 
@@ -92,9 +95,9 @@ static int put_with_branch_rules(struct mesh_pod *pod, const struct pod_address 
 		return -1;
 	for (size_t i = 0; i < count; i++)
 		if (owns(pod, &addresses[i]) && !pod_address_is_among(&addresses[i], before, before_count))
-			pod->has_branch_eni_rules = false;
+			pod->is_branch_eni_settled = false;
 	/* First what comes, then what goes: the way back that they share stays. */
-	int result = pod->has_branch_eni_rules ? 0 : add_branch_rules(pod, addresses, count, error);
+	int result = pod->is_branch_eni_settled ? 0 : add_branch_rules(pod, addresses, count, error);
 	for (size_t i = 0; i < before_count; i++)
 		if (!pod_address_is_among(&before[i], addresses, count))
 			remove_branch_rules(mesh, pod->uid, &before[i]);
@@ -115,18 +118,23 @@ int mesh_probe_put(struct mesh_pod *pod, struct error *error)
 void mesh_probe_remove(struct mesh_pod *pod)
 {
 	struct mesh *mesh = pod->mesh;
+	cleanup_free struct pod_address *owned = NULL;
 	size_t count = 0;
+	struct error error = { 0 };
 	if (!mesh->probes)
 		return;
-	const struct pod_address *claimed = probe_set_claimed(mesh->probes, pod->uid, &count);
-	for (size_t i = 0; i < count; i++)
-		if (owns(pod, &claimed[i]))
-			remove_branch_rules(mesh, pod->uid, &claimed[i]);
-	pod->has_branch_eni_rules = false;
+	if (mesh->aws && copy_owned(pod, &error, &owned, &count) < 0)
+		log_write(mesh->settings.log, LOG_LEVEL_WARN, NULL, "%s", error.message);
 	probe_set_remove(mesh->probes, pod->uid);
-	/* Taken away with the others of this turn. */
+	/* Taken away with the others of this turn. But where there is a branch interface, at once: a probe from the host's
+	 * probe address is lost without the rules. What fails is tried again. */
+	if (pod->has_branch_eni)
+		probe_set_flush(mesh->probes, NULL);
 	if (!event_pending(mesh->run, EV_TIMEOUT, NULL))
 		mesh_arm(mesh->run, 0);
+	for (size_t i = 0; i < count; i++)
+		remove_branch_rules(mesh, pod->uid, &owned[i]);
+	pod->is_branch_eni_settled = pod->has_branch_eni = false;
 }
 
 void mesh_probe_give_away(struct mesh *mesh, const struct attachment *attachment)

@@ -88,7 +88,8 @@ struct mesh_pod {
 	enum pod_tunnel tunnel;
 	bool is_in_snapshot;	      /* the Add that is on its way belongs to a snapshot */
 	unsigned int adds_unanswered; /* other Adds: the last one's answer counts */
-	bool has_branch_eni_rules;    /* of the host, for its addresses (aws_branch_eni.h) */
+	bool is_branch_eni_settled;   /* its addresses have the host's rules that they need (aws_branch_eni.h) */
+	bool has_branch_eni;	      /* they needed some */
 	bool was_accepted;	      /* by the tunnel, since it was enrolled: an annotation "enabled" is right */
 
 	/* The annotation: what the source shows, or what we wrote and it does not show yet. */

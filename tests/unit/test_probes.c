@@ -171,14 +171,10 @@ static void listen_to_changes(struct node *node, struct mnl_socket *socket, mnl_
 		assert_true(mnl_cb_run(buffer, (size_t)length, 0, 0, callback, node) >= 0);
 }
 
-/* What happened since the last time: to the policy rules, and to the sets' elements, which are one transaction in any order
- * (`elements` is in the order of these letters). */
-static void assert_changes(struct node *node, const char *rules, const char *elements)
+/* A set's elements are one transaction, in any order: `elements` is in the order of these letters. */
+static void assert_elements(struct node *node, const char *elements)
 {
 	char sorted[sizeof node->changes] = "";
-	assert_int_equal(probe_set_flush(node->mesh.probes, NULL), 0);
-	listen_to_changes(node, node->rules, note_rule);
-	assert_string_equal(node->changes, rules);
 	listen_to_changes(node, node->elements, note_elements);
 	for (const char *sign = "+-"; *sign; sign++)
 		for (int place = '1'; place <= '0' + ADDRESSES; place++)
@@ -187,6 +183,38 @@ static void assert_changes(struct node *node, const char *rules, const char *ele
 					snprintf(sorted + strlen(sorted), 4, "%c%c ", *sign, place);
 	assert_string_equal(sorted, elements);
 	assert_int_equal(strlen(sorted), strlen(node->changes));
+}
+
+static void assert_rules(struct node *node, const char *rules)
+{
+	listen_to_changes(node, node->rules, note_rule);
+	assert_string_equal(node->changes, rules);
+}
+
+/* What happened since the last time. */
+static void assert_changes(struct node *node, const char *rules, const char *elements)
+{
+	assert_int_equal(probe_set_flush(node->mesh.probes, NULL), 0);
+	assert_rules(node, rules);
+	assert_elements(node, elements);
+}
+
+/* Whose sets are looked at before the next policy rule goes, and what is expected of them. */
+static struct {
+	struct node *node;
+	const char *elements;
+} before_rule_goes;
+
+/* In place of libmnl's. */
+ssize_t mnl_socket_sendto(const struct mnl_socket *nl, const void *req, size_t siz)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	struct node *node = before_rule_goes.node;
+	if (node && ((const struct nlmsghdr *)req)->nlmsg_type == RTM_DELRULE) {
+		before_rule_goes.node = NULL;
+		assert_elements(node, before_rule_goes.elements);
+	}
+	return sendto(mnl_socket_get_fd(nl), req, siz, 0, (const struct sockaddr *)&kernel, sizeof kernel);
 }
 
 static void put(struct mesh_pod *pod, struct pod_address *addresses, size_t count)
@@ -221,6 +249,35 @@ static void only_the_lost_address_goes(void **state)
 	assert_changes(node, "+2 ", "+2 ");
 	mesh_probe_remove(&node->one);
 	assert_changes(node, "-1 -2 -back ", "-1 -2 ");
+}
+
+/* A pod that leaves the mesh runs on: a probe from the host's probe address would be lost in the VPC. */
+static void no_probe_is_left_without_its_rules(void **state)
+{
+	struct node *node = *state;
+	for (size_t i = 0; i < 2; i++) {
+		put(&node->one, node->addresses, 2);
+		assert_changes(node, "+back +1 +2 ", "+1 +2 ");
+		before_rule_goes.node = node;
+		before_rule_goes.elements = "-1 -2 ";
+		mesh_probe_remove(&node->one);
+		assert_null(before_rule_goes.node);
+		assert_changes(node, "-1 -2 -back ", "");
+	}
+}
+
+static void without_a_branch_pods_go_together(void **state)
+{
+	struct node *node = *state;
+	for (size_t place = 1; place <= 2; place++)
+		take_route(node, place);
+	put(&node->one, node->addresses, 1);
+	put(&node->other, node->addresses + 1, 1);
+	assert_changes(node, "", "+1 +2 ");
+	mesh_probe_remove(&node->one);
+	mesh_probe_remove(&node->other);
+	assert_elements(node, "");
+	assert_changes(node, "", "-1 -2 ");
 }
 
 static void another_address_in_place_of_one(void **state)
@@ -299,8 +356,14 @@ static void taken_over_and_had_again(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(only_the_lost_address_goes),	 TEST(another_address_in_place_of_one), TEST(given_away_outside),
-		TEST(given_away_outside_with_its_route), TEST(taken_over_without_a_branch),	TEST(taken_over_and_had_again),
+		TEST(only_the_lost_address_goes),
+		TEST(no_probe_is_left_without_its_rules),
+		TEST(without_a_branch_pods_go_together),
+		TEST(another_address_in_place_of_one),
+		TEST(given_away_outside),
+		TEST(given_away_outside_with_its_route),
+		TEST(taken_over_without_a_branch),
+		TEST(taken_over_and_had_again),
 	};
 	return cmocka_run_group_tests_name("probes", tests, NULL, NULL);
 }
