@@ -13,8 +13,8 @@
 #include <string.h>
 
 #include "ambient/cleanup.h"
-#include "installer/netns/netns_address.h"
 #include "installer/mesh/state.h"
+#include "installer/netns/netns_address.h"
 
 const struct pod_address *mesh_pod_addresses(const struct mesh_pod *pod, size_t *ret_count)
 {
@@ -56,8 +56,9 @@ static bool names_a_change(const struct mesh_pod *pod, const struct pod *put)
 		if (!pod_address_is_among(&put->addresses[i], sandbox->addresses, sandbox->addresses_count))
 			return true;
 	for (size_t i = 0; i < sandbox->addresses_count; i++) {
-		/* The first report after a start: what went while no agent ran is not told otherwise. */
-		bool was_reported = sandbox->is_doubted || !pod->object || is_reported(pod->object, &sandbox->addresses[i]);
+		/* The first report: what went before it, as while no agent ran, is not told otherwise. */
+		bool is_first = !pod->object || pod->object->addresses_count == 0;
+		bool was_reported = sandbox->is_doubted || is_first || is_reported(pod->object, &sandbox->addresses[i]);
 		if (was_reported && !is_reported(put, &sandbox->addresses[i]))
 			return true;
 	}

@@ -72,6 +72,19 @@ def test_addresses_change_in_place(cluster, change, how):
     eventually(lambda: not cluster.probes())
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_addresses_change_before_the_first_report(cluster, change):
+    """The kubelet's word came late: no report had the addresses of the ADD."""
+    cluster.join()
+    pod = cluster.pod(starts=True)
+    Runtime(cluster).add(pod)
+    CHANGES[change](pod)
+    pod.starts = False
+    pod.show()
+    settled(cluster, pod)
+    eventually(lambda: pod.redirects() and pod.annotation() == "enabled")
+
+
 @pytest.mark.parametrize("when", ["before", "while it is away", "and the source is away"])
 @pytest.mark.parametrize("change", ["both", "IPv4", "IPv6 goes"])
 @pytest.mark.parametrize("how", ["by ADD", "found"])

@@ -309,6 +309,7 @@ class Events:
         """An upgrade that surges. Of two that start at once either may be the successor; the other one serves when that is stopped."""
         self.world_changes()
         before = self.world.agent
+        self.world.is_setting_in_doubt = self.world.dns_capture_in_force != self.world.dns_capture
         self.world.start(wait=False)
         seconds = self.random.uniform(0.1, 1)
         time.sleep(seconds)
@@ -318,6 +319,9 @@ class Events:
         status = before.wait(30)
         # It may not have got as far as to take a signal.
         assert status in (0, -signal.SIGTERM), f"the predecessor ended with {status}"
+        if self.world.is_setting_in_doubt:
+            self.judge.touch(self.world.current())
+            self.world.is_setting_in_doubt = False
         self.world_changes()
         self.world.is_changing_hands = False
         return f"{seconds:.2f} s"

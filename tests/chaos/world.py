@@ -138,7 +138,7 @@ class Sandbox(ClusterPod):
             return "probed, though outside" if probes else "the tunnel has it, though it is outside" if workload else None
         if "redirect to :15001" not in traces or "redirect to :15006" not in traces:
             return f"no redirects: {traces[:300]}"
-        if ("redirect to :15053" in traces) != self.record.asks_tunnel_now():
+        if ("redirect to :15053" in traces) not in ({True, False} if (asks := self.record.asks_tunnel_now()) is None else {asks}):
             return f"names: {traces[:300]}"
         if traces.count("lookup 100") != 2 or traces.count("local default") != 2:
             return f"routing: {traces[-500:]}"
@@ -182,6 +182,7 @@ class World(ClusterNode):
         self.was_flipped = {"shop": False, "office": False}  # since the node was at rest
         self.is_agent_up = self.is_api_up = self.is_tunnel_up = True
         self.is_tunnel_ending = False
+        self.is_setting_in_doubt = False  # of two agents that run each has its own
         self.is_changing_hands = False  # an agent that may be the one that serves is told to stop, beside another one
         self.is_over = False
         self.dns_capture = self.dns_capture_in_force = True  # the agent's setting, in its file and as it was when it started
@@ -319,8 +320,8 @@ class World(ClusterNode):
         return pod.label == "ambient" or (pod.label is None and self.labelled[pod.namespace])
 
     def asks_tunnel(self, pod):
-        """Of a pod of the mesh: whether its questions to name servers are the tunnel's."""
-        return {"true": True, "false": False}.get(pod.dns_capture, self.dns_capture_in_force)
+        """Of a pod of the mesh: whether its questions to name servers are the tunnel's. None: they may be or not."""
+        return {"true": True, "false": False}.get(pod.dns_capture, None if self.is_setting_in_doubt else self.dns_capture_in_force)
 
     def make_sandbox(self, pod, runs=False, addresses=None):
         sandbox = self.pod(show=False, runs=runs, name=pod.name, namespace=pod.namespace)
