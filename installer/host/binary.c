@@ -119,8 +119,8 @@ static bool cannot_be_written(int number)
 	return number == EROFS || number == EACCES || number == EPERM;
 }
 
-/* 1: the directory can't be written. */
-static int write_binary(int source, const char *bin_dir, int directory, struct error *error)
+/* 1: the directory can't be written. 0: `ret_status` is of the file that was written, whoever has its name by now. */
+static int write_binary(int source, const char *bin_dir, int directory, struct error *error, struct stat *ret_status)
 {
 	cleanup_replacement struct replacement replacement = { .fd = -1, .lock = -1 };
 	cleanup_free char *path = NULL;
@@ -135,7 +135,10 @@ static int write_binary(int source, const char *bin_dir, int directory, struct e
 		return -1;
 	if (binary_try(path, error) < 0)
 		return error_wrap(error, "the new plugin does not run on this host, the old one stays");
-	return replacement_commit(&replacement, NULL, error);
+	if (replacement_commit(&replacement, NULL, error) < 0)
+		return -1;
+	return fstat(replacement.lock, ret_status) < 0 ? error_set(error, errno, "cannot look at the plugin that was written")
+						       : 0;
 }
 
 /* Where nothing can be written: what is preinstalled will do when it is the same version. */
@@ -194,18 +197,19 @@ int binary_install(const char *bin_source, const char *bin_dir, struct binary_se
 	}
 	if (is_equal && binary_try(target_path, error) < 0)
 		return -1;
+	if (is_equal && fstat(target, &target_status) < 0)
+		return error_set(error, errno, "cannot look at %s", target_path);
 	if (!is_equal) {
-		int result = write_binary(source, bin_dir, directory, error);
+		int result = write_binary(source, bin_dir, directory, error, &target_status);
 		if (result < 0)
 			return error_wrap(error, "cannot install the plugin in %s", bin_dir);
 		if (result == 1 && accept_preinstalled(source_path, target_path, bin_dir, error) < 0)
 			return -1;
 		is_written = result == 0;
 	}
-	if (fstatat(directory, HOST_PLUGIN_NAME, &seen->target, 0) == 0) {
-		seen->source = source_status;
-		seen->is_good = true;
-	}
+	/* Never what has the name by now: it may be another's already. */
+	if (is_file || is_written)
+		*seen = (struct binary_seen){ .is_good = true, .source = source_status, .target = target_status };
 	*ret_written = is_written;
 	return 0;
 }

@@ -20,6 +20,8 @@ EDITS = {
     "route of IPv6 flushed": "ip -6 route flush table 100",
     "lo down and up": "ip link set lo down; ip link set lo up",
 }
+# A pod that no ADD brought is known by its table and by what is remembered: where both are taken, nothing tells of it.
+TAKES_THE_TABLE = {"table deleted", "everything flushed"}
 HOST_EDITS = ["flush set inet ambient-cni-host pods-ipv4", "flush set inet ambient-cni-host pods-ipv6",
               "flush table inet ambient-cni-host", "delete table inet ambient-cni-host", "flush ruleset"]
 
@@ -30,6 +32,7 @@ class Events:
         self.history, self.counts = [], collections.Counter()
         self.numbers = 0
         self.is_corrupt = False  # what is remembered, since the agent started last
+        self.taken = set()    # since the last rest: "table" of some pod, or "memory"; never both
         self.freed = []       # sandboxes that are gone or about to go: their addresses are free
         self.left = []        # sandboxes, and [IPv4, IPv6] that they had before those changed in place: free at rest
         self.moves = 0
@@ -228,8 +231,9 @@ class Events:
         world.in_a_thread(pod, lambda: world.move(pod, sandbox, address, address6))
         return f"{pod.key} {sandbox.interface} {address} {address6}"
 
-    def free_what_was_left(self):
-        """At rest: all that was told has happened."""
+    def rest(self):
+        """All that was told has happened, and all that was taken is there again."""
+        self.taken.clear()
         for sandbox, addresses in self.left:
             sandbox.left -= set(addresses)
             self.world.moved.append(addresses)
@@ -238,6 +242,11 @@ class Events:
     # Force.
     def pod_is_edited(self):
         pod, name = self.random.choice(self.world.live), self.random.choice(list(EDITS))
+        if name in TAKES_THE_TABLE:
+            if "memory" in self.taken:
+                name = "table flushed"
+            else:
+                self.taken.add("table")
         self.judge.touch([pod.record], cause="edited", changes=False)
         pod.sandbox.netns.run("sh", "-c", EDITS[name], check=False)
         self.counts[f"edit: {name}"] += 1
@@ -273,6 +282,9 @@ class Events:
     def state_is_corrupted(self):
         name = self.random.choice(["enrolled.json", "outside.json", "attachments"])
         content = self.random.choice(["", "{", "[]", '{"version":1}', "\0\0\0", None])
+        if "table" in self.taken:
+            return "not now"
+        self.taken.add("memory")
         self.world_changes()
         paths = [self.world.run_dir / name]
         if name == "attachments":

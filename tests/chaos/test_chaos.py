@@ -148,7 +148,7 @@ class Chaos:
                 self.fail(f"the node does not come to rest within {REST_WITHIN} s:\n" + "\n".join(last))
             time.sleep(0.1)
         self.rests += 1
-        self.events.free_what_was_left()
+        self.events.rest()
         with self.judge.lock:
             for namespace in self.world.was_flipped:
                 self.world.was_flipped[namespace] = False

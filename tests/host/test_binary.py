@@ -3,6 +3,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -156,6 +157,24 @@ def test_it_is_put_back_when_somebody_changes_it(host, harm):
             path.chmod(0)
         watcher.wait(lambda: installed(host) and os.access(path, os.X_OK) and stat.S_IMODE(path.stat().st_mode) == 0o755,
                      "the plugin put back")
+        watcher.wait_ready()
+
+
+@pytest.mark.parametrize("stood", [True, False], ids=["ours was tried", "ours was written"])
+def test_another_program_that_comes_right_behind_ours_is_not_taken_for_it(host, stood):
+    """What is remembered as right is the file that was looked at or written, not what has its name a moment later."""
+    ours, path, other = script(host, f"sleep 0.3; {ANSWER}"), host.bin_dir / "ambient-cni", host.bin_dir / "other"
+    if stood:
+        shutil.copy(ours, path)
+    other.write_text("#!/bin/sh\n")
+    with host.watch() as watcher:
+        if stood:
+            watcher.read(0.15)
+        end = time.monotonic() + 10
+        while not path.exists():
+            assert time.monotonic() < end, "it was not installed"
+        other.rename(path)
+        watcher.wait(lambda: installed(host), "the plugin put back")
         watcher.wait_ready()
 
 
