@@ -272,9 +272,8 @@ static bool step_listeners(struct mesh_pod *pod)
 		return true;
 	if (!was_listened_to)
 		mesh_log(pod, LOG_LEVEL_INFO, "release",
-			 "no tunnel is connected that could be told, and one listens in the pod: the guard stays before its "
-			 "ports "
-			 "until it is back or has ended");
+			 "no tunnel is connected that could be told, and one listens in the pod: "
+			 "the guard stays before its ports until it is back or has ended");
 	mesh_queue_after(pod, LISTENERS_LOOK);
 	return false;
 }
@@ -346,8 +345,7 @@ static void release(struct mesh_pod *pod)
 		}
 	}
 	pod->is_enrolled = false;
-	/* What is carried needs marks and routes until it has come to its end. What an earlier run left is not known so well.
-	 */
+	/* What is carried needs marks and routes until its end. What an earlier run left is not known so well. */
 	if (sandbox_is_held(sandbox) && sandbox->standing == REDIRECT_STANDING_GUARD && sandbox->is_suspect &&
 	    sandbox->verified && may_try(pod, METRICS_STEP_RULES) && sandbox_repair(pod, &error) < 0)
 		failed(pod, METRICS_STEP_RULES, &error);

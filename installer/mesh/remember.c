@@ -139,7 +139,9 @@ static int save_enrolled(struct mesh *mesh, struct error *error)
 	if (file_write(path, text, strlen(text), 0600, error) < 0)
 		return -1;
 	TAILQ_FOREACH(pod, &mesh->pods, all)
-	pod->is_written = is_to_be_named(pod);
+	{
+		pod->is_written = is_to_be_named(pod);
+	}
 	return 0;
 }
 
