@@ -102,6 +102,15 @@ bool file_is_abandoned(int directory, const char *name)
 	       fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_mtime + ABANDONED_SECONDS < time(NULL);
 }
 
+DIR *file_list_directory(int directory)
+{
+	cleanup_close int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *stream = copy < 0 ? NULL : fdopendir(copy);
+	if (stream)
+		steal_fd(&copy);
+	return stream;
+}
+
 int file_make_directory(const char *path, struct error *error)
 {
 	/* It nearly always is there. */

@@ -3,6 +3,7 @@
 #ifndef AMBIENT_FILE_H
 #define AMBIENT_FILE_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -20,6 +21,9 @@ int file_write(const char *path, const char *text, size_t length, mode_t mode, s
  * stands aside, and not written to for ten minutes. A pid would say nothing: the plugin's are of the host, the agent's may be
  * of another pid namespace. */
 bool file_is_abandoned(int directory, const char *name);
+
+/* A stream of the names in a directory that is open already, whose descriptor stays the caller's. NULL: errno says why. */
+DIR *file_list_directory(int directory);
 
 /* Makes a directory of mode 0700 and its parents of mode 0755 where they are missing. */
 int file_make_directory(const char *path, struct error *error);

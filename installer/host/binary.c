@@ -70,21 +70,16 @@ static size_t read_context(int directory, const char *name, char context[CONTEXT
 /* A plugin that its distribution put there, and labelled: any executable file. */
 static size_t neighbour_context(int directory, char context[CONTEXT_MAX])
 {
-	int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *stream = copy < 0 ? NULL : fdopendir(copy);
+	cleanup_closedir DIR *stream = file_list_directory(directory);
 	size_t length = 0;
-	if (!stream) {
-		if (copy >= 0)
-			close(copy);
+	if (!stream)
 		return 0;
-	}
 	for (const struct dirent *entry; length == 0 && (entry = readdir(stream));) {
 		struct stat status;
 		if (entry->d_name[0] != '.' && fstatat(directory, entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
 		    S_ISREG(status.st_mode) && (status.st_mode & S_IXUSR))
 			length = read_context(directory, entry->d_name, context);
 	}
-	closedir(stream);
 	return length;
 }
 

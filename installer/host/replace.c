@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 #include "ambient/cleanup.h"
+#include "ambient/file.h"
 
 bool replacement_same_file(const struct stat *a, const struct stat *b)
 {
@@ -150,13 +151,9 @@ void replacement_end(struct replacement *replacement)
 
 void replacement_sweep(int directory)
 {
-	int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *stream = copy < 0 ? NULL : fdopendir(copy);
-	if (!stream) {
-		if (copy >= 0)
-			close(copy);
+	cleanup_closedir DIR *stream = file_list_directory(directory);
+	if (!stream)
 		return;
-	}
 	const size_t suffix = strlen(REPLACEMENT_SUFFIX);
 	for (const struct dirent *entry; (entry = readdir(stream));) {
 		size_t length = strlen(entry->d_name);
@@ -167,5 +164,4 @@ void replacement_sweep(int directory)
 		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
 			unlinkat(directory, entry->d_name, 0);
 	}
-	closedir(stream);
 }

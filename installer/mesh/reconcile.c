@@ -384,8 +384,8 @@ enum mesh_state mesh_state_of(const struct mesh_pod *pod)
 	return pod->failures > 0 ? MESH_STATE_FAILED : MESH_STATE_PENDING;
 }
 
-/* Of a pod that is not wanted: whether it was looked what of ours is in it, or there is nowhere to look. */
-static bool is_seen(struct mesh_pod *pod)
+/* Of a pod that is not wanted, where the look into it failed: looks again. False: that has failed once more. */
+static bool step_unseen(struct mesh_pod *pod)
 {
 	if (!pod->is_unseen)
 		return true;
@@ -423,7 +423,7 @@ void mesh_reconcile(struct mesh_pod *pod)
 	}
 	if (pod->decision.wanted)
 		enrol(pod);
-	else if (!is_seen(pod) && (pod->sandbox.was_ours || !pod->object))
+	else if (!step_unseen(pod) && (pod->sandbox.was_ours || !pod->object))
 		return;
 	else if (mesh_has_traces(pod) || !pod->object)
 		release(pod);

@@ -432,11 +432,12 @@ void mesh_list_finished(void *data, enum source_kind kind)
 	struct mesh_pod *pod;
 	bool was_listed = mesh_is_listed(mesh);
 	mesh->is_listed[kind] = true;
-	mesh->is_listing_pods &= kind != SOURCE_POD;
-	if (kind == SOURCE_POD)
+	if (kind == SOURCE_POD) {
+		mesh->is_listing_pods = false;
 		sweep_pods(mesh);
-	else
+	} else {
 		sweep_namespaces(mesh);
+	}
 	if (was_listed || !mesh_is_listed(mesh))
 		return;
 	log_write(mesh->settings.log, LOG_LEVEL_INFO, NULL, "listed %zu pods of this node and %zu namespaces", mesh->pods_count,

@@ -55,6 +55,9 @@ def eventually(condition, seconds=10, what="it did not become true"):
         time.sleep(0.01)
 
 
+SHOW_ROUTING = "ip rule list pref 32764; ip -6 rule list pref 32764; ip route show table 100; ip -6 route show table 100"
+
+
 class Pod:
     """A pod that runs, attached to the node's bridge; not in the mesh's folder until `show`."""
 
@@ -135,13 +138,11 @@ class Pod:
         return "output-redirect" in self.netns.run("nft", "list", "table", "inet", "ambient-cni", check=False)
 
     def traces_of_routing(self):
-        return self.netns.run("sh", "-c", "ip rule list pref 32764; ip -6 rule list pref 32764; ip route show table 100;"
-                              "ip -6 route show table 100", check=False)
+        return self.netns.run("sh", "-c", SHOW_ROUTING, check=False)
 
     def traces(self):
         """What is of the mesh in the pod's kernel; empty when it is out."""
-        return self.netns.run("sh", "-c", "nft list table inet ambient-cni; ip rule list pref 32764; ip -6 rule list pref 32764;"
-                              "ip route show table 100; ip -6 route show table 100", check=False)
+        return self.netns.run("sh", "-c", f"nft list table inet ambient-cni; {SHOW_ROUTING}", check=False)
 
     def is_in(self):
         return self.redirects() and self.uid in self.node.tunnel.workloads and self.is_probed()

@@ -108,23 +108,30 @@ def test_a_pod_that_is_not_selected_loses_an_annotation_of_an_earlier_life(clust
     assert not pod.has_table()
 
 
+def change_annotation(cluster, pod, value):
+    cluster.api.change_pod(pod.namespace, pod.name, lambda shown: shown["metadata"].update(
+        annotations={"ambient.istio.io/redirection": value} if value else {}))
+
+
+def patched_anew(cluster, pod):
+    """What somebody else made of the first patch is patched once, and that stays."""
+    cluster.join()
+    eventually(lambda: pod.patches() == ["enabled", "enabled"], what=cluster.log)
+    cluster.enabled()
+    time.sleep(0.3)
+    assert pod.patches() == ["enabled", "enabled"] and pod.annotation() == "enabled"
+
+
 @pytest.mark.parametrize("change", [None, "pending"])
 def test_an_annotation_that_is_changed_before_its_patch_is_answered(cluster, change):
     """The watch shows the patch and the change of somebody else, then comes the patch's answer, which is the older."""
     pod = cluster.pod()
 
     def somebody_else():
-        with cluster.api.changed:
-            shown = json.loads(json.dumps(cluster.api.get("pods", pod.namespace, pod.name)))
-            shown["metadata"]["annotations"] = {"ambient.istio.io/redirection": change} if change else {}
-            cluster.api.put("pods", shown)
+        change_annotation(cluster, pod, change)
         time.sleep(0.3)
     cluster.api.after_patch = somebody_else
-    cluster.join()
-    eventually(lambda: pod.patches() == ["enabled", "enabled"], what=cluster.log)
-    cluster.enabled()
-    time.sleep(0.3)
-    assert pod.patches() == ["enabled", "enabled"] and pod.annotation() == "enabled"
+    patched_anew(cluster, pod)
 
 
 @pytest.mark.parametrize("change", [None, "pending"])
@@ -137,17 +144,12 @@ def test_an_annotation_that_is_changed_while_the_watch_is_broken(cluster, change
     cluster.api.order_watchers("expire", "pods")
 
     def somebody_else():
-        cluster.api.change_pod(pod.namespace, pod.name, lambda shown: shown["metadata"].update(
-            annotations={"ambient.istio.io/redirection": change} if change else {}))
+        change_annotation(cluster, pod, change)
         cluster.api.faults.clear()
         cluster.api.wait(cluster.api.has_told)
         time.sleep(0.3)
     cluster.api.after_patch = somebody_else
-    cluster.join()
-    eventually(lambda: pod.patches() == ["enabled", "enabled"], what=cluster.log)
-    cluster.enabled()
-    time.sleep(0.3)
-    assert pod.patches() == ["enabled", "enabled"] and pod.annotation() == "enabled"
+    patched_anew(cluster, pod)
 
 
 def test_patches_meet_conflicts_and_deleted_pods(cluster):

@@ -123,8 +123,7 @@ class Sandbox(ClusterPod):
 
     def look(self, is_wanted):
         """None: it is what it must be, in the kernel, on the host and in the tunnel; else what is not."""
-        traces = self.netns.run("sh", "-c", "nft list table inet ambient-cni; ip rule list pref 32764; ip -6 rule list pref 32764;"
-                                "ip route show table 100; ip -6 route show table 100", check=False)
+        traces = self.traces()
         in_sets = self.node.probes()
         probes = in_sets & set(self.addresses)
         workload = self.node.tunnel.workloads.get(self.uid) if self.node.tunnel else None
@@ -138,7 +137,8 @@ class Sandbox(ClusterPod):
             return "probed, though outside" if probes else "the tunnel has it, though it is outside" if workload else None
         if "redirect to :15001" not in traces or "redirect to :15006" not in traces:
             return f"no redirects: {traces[:300]}"
-        if ("redirect to :15053" in traces) not in ({True, False} if (asks := self.record.asks_tunnel_now()) is None else {asks}):
+        asks_tunnel = self.record.asks_tunnel_now()
+        if asks_tunnel is not None and ("redirect to :15053" in traces) != asks_tunnel:
             return f"names: {traces[:300]}"
         if traces.count("lookup 100") != 2 or traces.count("local default") != 2:
             return f"routing: {traces[-500:]}"
