@@ -81,9 +81,24 @@ static void successor_serves_plugins(void *data)
 	begin_to_watch_successor(agent);
 }
 
+/* What the kernel can't do is left out of the rules of every pod; where it can't be tried, enrolment will tell. */
+static void look_at_kernel(struct agent *agent)
+{
+	cleanup_close int netns = -1;
+	struct error error = { 0 };
+	bool has_timeouts = true;
+	if (netns_make(&error, &netns) < 0 || redirect_try_kernel(netns, &error, &has_timeouts) < 0)
+		log_write(&agent->log, LOG_LEVEL_WARN, NULL, "cannot try what the kernel can do: %s", error.message);
+	else if (!has_timeouts)
+		log_write(&agent->log, LOG_LEVEL_WARN, NULL, REDIRECT_WITHOUT_TIMEOUTS);
+	agent->redirect = agent->config->redirect;
+	agent->redirect.conntrack_timeouts &= has_timeouts;
+}
+
 static int make_mesh(struct agent *agent, struct error *error)
 {
 	const struct installer_config *config = agent->config;
+	look_at_kernel(agent);
 	struct mesh_settings settings = {
 		.selection = installer_config_selection(config),
 		.release_drain_seconds = config->release_drain_seconds,
@@ -96,6 +111,7 @@ static int make_mesh(struct agent *agent, struct error *error)
 		.log = &agent->log,
 		.metrics = &agent->metrics,
 	};
+	settings.selection.defaults = &agent->redirect;
 	if (mesh_new(agent->base, &settings, error, &agent->mesh) < 0)
 		return -1;
 	struct tunnel_listener listener = mesh_tunnel_listener(agent->mesh);

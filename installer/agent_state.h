@@ -21,6 +21,7 @@ struct kube_taint_removal;
 
 struct agent {
 	const struct installer_config *config;
+	struct redirect redirect; /* the configuration's, as the kernel can do it; its lists are borrowed */
 	struct log log;
 	struct metrics metrics;
 	int host_netns;

@@ -89,6 +89,22 @@ void netns_leave(struct netns_visit *visit)
 	errno = saved;
 }
 
+int netns_make(struct error *error, int *ret_fd)
+{
+	cleanup_close int home = -1, made = -1;
+	if (netns_open(OWN_NETNS, error, &home) < 0)
+		return -1;
+	if (unshare(CLONE_NEWNET) < 0)
+		return error_set(error, errno, "cannot make a network namespace to try the rules in (CAP_SYS_ADMIN is needed)");
+	int opened = netns_open(OWN_NETNS, error, &made);
+	if (setns(home, CLONE_NEWNET) < 0)
+		abort();
+	if (opened < 0)
+		return -1;
+	*ret_fd = steal_fd(&made);
+	return 0;
+}
+
 int netns_socket(int fd, int domain, int type, int protocol, struct error *error, int *ret_socket)
 {
 	cleanup_netns_leave struct netns_visit visit = { .home = -1 };

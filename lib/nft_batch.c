@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
+#include <libnftnl/object.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
@@ -147,6 +148,11 @@ void nft_batch_delete_chain(struct nft_batch *batch, uint16_t family, const stru
 void nft_batch_add_set(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name)
 {
 	ADD_MESSAGE(NFT_MSG_NEWSET, NLM_F_CREATE, "set", nftnl_set_nlmsg_build_payload, set);
+}
+
+void nft_batch_add_object(struct nft_batch *batch, uint16_t family, struct nftnl_obj *object, const char *name)
+{
+	ADD_MESSAGE(NFT_MSG_NEWOBJ, NLM_F_CREATE, "object", nftnl_obj_nlmsg_build_payload, object);
 }
 
 void nft_batch_add_elements(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name)

@@ -27,6 +27,16 @@ struct nftnl_chain *nft_read_chain(const struct nlmsghdr *header)
 	return READ(chain, header);
 }
 
+struct nftnl_obj *nft_read_object(const struct nlmsghdr *header)
+{
+	cleanup_nft_object struct nftnl_obj *object = nftnl_obj_alloc();
+	errno = object ? 0 : ENOMEM;
+	if (!object || nftnl_obj_nlmsg_parse(header, object) < 0 || !nftnl_obj_is_set(object, NFTNL_OBJ_TABLE) ||
+	    !nftnl_obj_is_set(object, NFTNL_OBJ_NAME))
+		return NULL;
+	return steal_pointer(object);
+}
+
 struct nftnl_set *nft_read_set(const struct nlmsghdr *header)
 {
 	return READ(set, header);

@@ -120,6 +120,8 @@ int nft_batch_report(const struct nft_batch *batch, const struct nlmsghdr *heade
 			option = "CONFIG_NF_TABLES_INET";
 		else if (strcmp(message->kind, "chain") == 0)
 			option = "CONFIG_NFT_NAT";
+		else if (strcmp(message->kind, "object") == 0)
+			option = "CONFIG_NF_CONNTRACK_TIMEOUT";
 	}
 	return error_set(error, number, "the kernel refused the %s \"%s\"%s%s%s%s%s%s", message->kind, message->name,
 			 expression ? " at its expression \"" : "", expression ? expression : "", expression ? "\"" : "",

@@ -169,6 +169,15 @@ void nft_rule_add_lookup(struct nft_rule_maker *maker, const char *set)
 	maker->failed |= nftnl_expr_set_str(expression, NFTNL_EXPR_LOOKUP_SET, set) < 0;
 }
 
+void nft_rule_add_object(struct nft_rule_maker *maker, uint32_t type, const char *name)
+{
+	struct nftnl_expr *expression = nft_rule_add(maker, "objref");
+	if (!expression)
+		return;
+	nftnl_expr_set_u32(expression, NFTNL_EXPR_OBJREF_IMM_TYPE, type);
+	maker->failed |= nftnl_expr_set_str(expression, NFTNL_EXPR_OBJREF_IMM_NAME, name) < 0;
+}
+
 void nft_rule_add_redirect(struct nft_rule_maker *maker, uint16_t port)
 {
 	uint16_t network_port = htons(port);

@@ -5,7 +5,9 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "ambient/cleanup.h"
@@ -46,6 +48,15 @@ void nft_socket_close(struct nft_socket *socket)
 uint32_t nft_socket_port(const struct nft_socket *socket)
 {
 	return mnl_socket_get_portid(socket->netlink);
+}
+
+int nft_socket_netns(const struct nft_socket *socket, struct error *error, int *ret_netns)
+{
+	int netns = ioctl(mnl_socket_get_fd(socket->netlink), SIOCGSKNS);
+	if (netns < 0)
+		return error_set(error, errno, "cannot open the network namespace of an nftables socket");
+	*ret_netns = netns;
+	return 0;
 }
 
 static int read_generation(const struct nlmsghdr *header, void *data)
@@ -90,10 +101,28 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 		      : 0;
 }
 
+/* What the three below end with. */
+static int end_request(struct nft_socket *socket, const struct nlmsghdr *header, int number, struct error *error)
+{
+	socket->sequence = header->nlmsg_seq;
+	return number ? error_set(error, number, "the kernel refused a netfilter request") : 0;
+}
+
 int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error)
 {
 	header->nlmsg_seq = socket->sequence;
-	int number = netlink_request(socket->netlink, header);
-	socket->sequence = header->nlmsg_seq;
-	return number ? error_set(error, number, "the kernel refused a netfilter request") : 0;
+	return end_request(socket, header, netlink_request(socket->netlink, header), error);
+}
+
+int nft_ask(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void *data, struct error *error)
+{
+	header->nlmsg_seq = socket->sequence;
+	return end_request(socket, header, netlink_ask(socket->netlink, header, callback, data), error);
+}
+
+int nft_request_dump(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void (*restart)(void *), void *data,
+		     struct error *error)
+{
+	header->nlmsg_seq = socket->sequence;
+	return end_request(socket, header, netlink_dump(socket->netlink, header, callback, restart, data), error);
 }

@@ -11,11 +11,10 @@
 #include <errno.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/expr.h>
+#include <libnftnl/object.h>
 #include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netlink/socket.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +25,7 @@
 #include "ambient/nft_read.h"
 #include "ambient/route.h"
 #include "redirect_compile.h"
+#include "redirect_forget.h"
 #include "redirect_session.h"
 
 /* The generation of a ruleset into which nobody ever committed. */
@@ -37,8 +37,10 @@
 int redirect_session_open(int netns_fd, struct error *error, struct redirect_session **ret_session)
 {
 	cleanup_redirect_session struct redirect_session *session = calloc(1, sizeof *session);
-	if (!session)
-		return error_set(error, ENOMEM, "cannot open a session in the network namespace");
+	if (!session) {
+		error_set(error, ENOMEM, "cannot open a session in the network namespace");
+		return -1;
+	}
 
 	cleanup_netns_leave struct netns_visit visit = { .home = -1 };
 	if (netns_enter(netns_fd, error, &visit) < 0)
@@ -161,6 +163,13 @@ static void batch_table(struct nft_batch *batch, bool replace)
 	});
 }
 
+static void batch_timeout(struct nft_batch *batch)
+{
+	struct nftnl_obj *timeout = compile_timeout();
+	BATCH_OBJECT(batch, timeout, RULESET_TIMEOUT, nftnl_obj_free,
+		     nft_batch_add_object(batch, NFPROTO_INET, timeout, RULESET_TIMEOUT));
+}
+
 static void batch_set(struct nft_batch *batch, const struct ruleset_set *set, uint32_t id)
 {
 	struct nftnl_set *object = compile_set(set, id);
@@ -178,6 +187,8 @@ static void batch_set(struct nft_batch *batch, const struct ruleset_set *set, ui
 
 static void batch_ruleset(struct nft_batch *batch, const struct ruleset *ruleset)
 {
+	if (ruleset->has_timeout)
+		batch_timeout(batch);
 	for (size_t i = 0; i < SET_COUNT; i++)
 		if (ruleset->sets[i].elements_count > 0)
 			batch_set(batch, &ruleset->sets[i], (uint32_t)i + 1);
@@ -195,24 +206,22 @@ static void batch_ruleset(struct nft_batch *batch, const struct ruleset *ruleset
 	}
 }
 
-/* Makes the table what `ruleset` says (NULL: nothing) in one transaction. `ret_before` is what stood there. */
+/* Makes the table what `ruleset` says (NULL: nothing) in one transaction. `before` is what stood there; a look that was had
+ * already is given with it, else it is all zero. */
 static int commit_table(struct redirect_session *session, const struct ruleset *ruleset, struct error *error,
-			struct standing *ret_before)
+			struct standing *before)
 {
 	for (int attempt = 1;; attempt++) {
-		struct standing before;
-		if (look(session, error, &before) < 0)
+		if ((attempt > 1 || before->generation == 0) && look(session, error, before) < 0)
 			return -1;
-		if (!ruleset && !before.has_table) {
-			*ret_before = before;
+		if (!ruleset && !before->has_table)
 			return 0;
-		}
 		cleanup_nft_batch struct nft_batch *batch = NULL;
 		if (nft_batch_new(session->nft, error, &batch) < 0)
 			return -1;
-		nft_batch_expect_generation(batch, before.generation);
+		nft_batch_expect_generation(batch, before->generation);
 		if (ruleset) {
-			batch_table(batch, before.has_table);
+			batch_table(batch, before->has_table);
 			batch_ruleset(batch, ruleset);
 		} else {
 			struct nftnl_table *table = compile_table();
@@ -220,10 +229,8 @@ static int commit_table(struct redirect_session *session, const struct ruleset *
 				     nft_batch_delete_table(batch, NFPROTO_INET, table, REDIRECT_TABLE));
 		}
 		struct error failure = { 0 };
-		if (nft_batch_commit(batch, &failure) == 0) {
-			*ret_before = before;
+		if (nft_batch_commit(batch, &failure) == 0)
 			return 0;
-		}
 		if (failure.number != ERESTART || attempt == COMMIT_ATTEMPTS) {
 			if (error && !error_is_set(error))
 				*error = failure;
@@ -232,19 +239,37 @@ static int commit_table(struct redirect_session *session, const struct ruleset *
 	}
 }
 
-/* Forgets every connection of the namespace. With existingConnections reset, a connection that was open before must meet the
- * redirects in its middle, and conntrack knows it already where anything in the namespace tracked it. */
-static int forget_connections(struct redirect_session *session, struct error *error)
+int redirect_try_kernel(int netns_fd, struct error *error, bool *ret_has_timeouts)
 {
-	char buffer[64];
-	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
-	header->nlmsg_type = (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_DELETE;
-	struct nfgenmsg *message = mnl_nlmsg_put_extra_header(header, sizeof *message);
-	message->nfgen_family = AF_UNSPEC;
-	message->version = NFNETLINK_V0;
-	if (nft_request(session->nft, header, error) < 0)
-		return error_wrap(error, "cannot reset the open connections (the kernel needs CONFIG_NF_CT_NETLINK)");
+	cleanup_redirect_session struct redirect_session *session = NULL;
+	cleanup_nft_batch struct nft_batch *batch = NULL;
+	struct error failure = { 0 };
+	if (redirect_session_open(netns_fd, error, &session) < 0 || nft_batch_new(session->nft, error, &batch) < 0)
+		return -1;
+	batch_table(batch, false);
+	batch_timeout(batch);
+	bool has_timeouts = nft_batch_commit(batch, &failure) == 0;
+	if (!has_timeouts && failure.number != ENOENT && failure.number != EOPNOTSUPP)
+		return error_set(error, failure.number, "%s", failure.message);
+	*ret_has_timeouts = has_timeouts;
 	return 0;
+}
+
+/* What conntrack remembers from before the redirects.
+ *
+ * With existingConnections keep this comes before them, so that no SYN is taken for what goes; and once more where conntrack
+ * began to work with our table, since the kernel has it at work from the first chain of the transaction on, and the rules only
+ * at its end. */
+static int forget_connections(struct redirect_session *session, const struct redirect *redirect, const struct standing *before,
+			      bool is_committed, struct error *error)
+{
+	if (before->has_redirects)
+		return 0;
+	if (redirect->existing_connections == EXISTING_CONNECTIONS_RESET)
+		return is_committed ? redirect_forget_all(session, error) : 0;
+	if (is_committed && before->has_table)
+		return 0;
+	return redirect_forget_not_redirected(session, redirect->dns_capture, error);
 }
 
 int redirect_apply(struct redirect_session *session, const struct redirect *redirect, enum redirect_stage stage,
@@ -264,12 +289,14 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 		if (route_add_missing(session->route, redirect->ipv6, error, &added) == 0)
 			return 0;
 		if (!before.has_table) {
-			struct standing now;
+			struct standing now = { 0 };
 			route_take_back(session->route, &added, NULL);
 			commit_table(session, NULL, NULL, &now);
 		}
 		return -1;
 	}
+	if (look(session, error, &before) < 0 || forget_connections(session, redirect, &before, false, error) < 0)
+		return -1;
 	/* With redirects and without routes a connection would hang. */
 	if (route_add_missing(session->route, redirect->ipv6, error, &added) < 0 ||
 	    commit_table(session, &ruleset, error, &before) < 0) {
@@ -278,9 +305,9 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 			route_take_back(session->route, &added, NULL);
 		return -1;
 	}
-	if (stage == REDIRECT_STAGE_FULL && redirect->existing_connections == EXISTING_CONNECTIONS_RESET &&
-	    !before.has_redirects && forget_connections(session, error) < 0) {
-		if (!before.has_table && commit_table(session, NULL, NULL, &before) == 0)
+	if (forget_connections(session, redirect, &before, true, error) < 0) {
+		struct standing now = { 0 };
+		if (!before.has_table && commit_table(session, NULL, NULL, &now) == 0)
 			route_take_back(session->route, &added, NULL);
 		return -1;
 	}
@@ -289,7 +316,7 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 
 int redirect_remove(struct redirect_session *session, struct error *error)
 {
-	struct standing before;
+	struct standing before = { 0 };
 	if (route_remove(session->route, error) < 0)
 		return -1;
 	return commit_table(session, NULL, error, &before);

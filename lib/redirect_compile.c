@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <libnftnl/chain.h>
+#include <libnftnl/object.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
 #include <libnftnl/udata.h>
@@ -113,6 +114,11 @@ static void compile_statement(struct nft_rule_maker *maker, const struct ruleset
 		nft_rule_add_bitwise_u32(maker, IPS_DST_NAT, 0);
 		nft_rule_add_compare(maker, !statement->negate, &(uint32_t){ 0 }, sizeof(uint32_t));
 		break;
+	case MATCH_CT_STATE_NEW:
+		nft_rule_add_ct_load(maker, NFT_CT_STATE);
+		nft_rule_add_bitwise_u32(maker, NF_CT_STATE_BIT(IP_CT_NEW), 0);
+		nft_rule_add_compare(maker, !statement->negate, &(uint32_t){ 0 }, sizeof(uint32_t));
+		break;
 	case SET_META_MARK:
 		nft_rule_add_meta_load(maker, NFT_META_MARK);
 		nft_rule_add_bitwise_u32(maker, ~REDIRECT_MARK_MASK, statement->value);
@@ -127,6 +133,9 @@ static void compile_statement(struct nft_rule_maker *maker, const struct ruleset
 		/* Two bytes, host order. */
 		nft_rule_add_immediate(maker, &(uint16_t){ (uint16_t)statement->value }, sizeof(uint16_t));
 		nft_rule_add_ct_set(maker, NFT_CT_ZONE);
+		break;
+	case SET_CT_TIMEOUT:
+		nft_rule_add_object(maker, NFT_OBJECT_CT_TIMEOUT, RULESET_TIMEOUT);
 		break;
 	case COUNT:
 		nft_rule_add(maker, "counter");
@@ -181,6 +190,22 @@ struct nftnl_chain *compile_chain(const struct ruleset_chain *chain)
 	nftnl_chain_set_u32(object, NFTNL_CHAIN_HOOKNUM, chain->hook);
 	nftnl_chain_set_s32(object, NFTNL_CHAIN_PRIO, chain->priority);
 	nftnl_chain_set_u32(object, NFTNL_CHAIN_POLICY, NF_ACCEPT);
+	return object;
+}
+
+struct nftnl_obj *compile_timeout(void)
+{
+	static const uint32_t none[NFTNL_CTTIMEOUT_TCP_MAX];
+	struct nftnl_obj *object = nftnl_obj_alloc();
+	if (!object)
+		return NULL;
+	nftnl_obj_set_u32(object, NFTNL_OBJ_FAMILY, NFPROTO_INET);
+	nftnl_obj_set_u32(object, NFTNL_OBJ_TYPE, NFT_OBJECT_CT_TIMEOUT);
+	nftnl_obj_set_str(object, NFTNL_OBJ_TABLE, REDIRECT_TABLE);
+	nftnl_obj_set_str(object, NFTNL_OBJ_NAME, RULESET_TIMEOUT);
+	nftnl_obj_set_u16(object, NFTNL_OBJ_CT_TIMEOUT_L3PROTO, NFPROTO_INET);
+	nftnl_obj_set_u8(object, NFTNL_OBJ_CT_TIMEOUT_L4PROTO, IPPROTO_TCP);
+	nftnl_obj_set_data(object, NFTNL_OBJ_CT_TIMEOUT_ARRAY, none, sizeof none);
 	return object;
 }
 

@@ -9,9 +9,12 @@ struct nftnl_table;
 struct nftnl_chain;
 struct nftnl_rule;
 struct nftnl_set;
+struct nftnl_obj;
 
 struct nftnl_table *compile_table(void);
 struct nftnl_chain *compile_chain(const struct ruleset_chain *chain);
+/* The conntrack timeouts that SET_CT_TIMEOUT names. */
+struct nftnl_obj *compile_timeout(void);
 struct nftnl_rule *compile_rule(const struct ruleset *ruleset, const struct ruleset_rule *rule);
 
 /* The set itself, without elements. `id` is unique within the transaction. */

@@ -20,7 +20,7 @@
 
 void redirect_init(struct redirect *redirect)
 {
-	*redirect = (struct redirect){ .ipv6 = true, .dns_capture = true };
+	*redirect = (struct redirect){ .ipv6 = true, .dns_capture = true, .conntrack_timeouts = true };
 	inet_pton(AF_INET, PROBE_IPV4, &redirect->host_probe_ipv4);
 	inet_pton(AF_INET6, PROBE_IPV6, &redirect->host_probe_ipv6);
 }
@@ -103,7 +103,8 @@ static bool address_range_equal(const struct address_range *a, const struct addr
 bool redirect_equal(const struct redirect *a, const struct redirect *b)
 {
 	if (a->ipv6 != b->ipv6 || a->dns_capture != b->dns_capture || a->bypass_inbound != b->bypass_inbound ||
-	    a->existing_connections != b->existing_connections || a->host_probe_ipv4.s_addr != b->host_probe_ipv4.s_addr ||
+	    a->conntrack_timeouts != b->conntrack_timeouts || a->existing_connections != b->existing_connections ||
+	    a->host_probe_ipv4.s_addr != b->host_probe_ipv4.s_addr ||
 	    !IN6_ARE_ADDR_EQUAL(&a->host_probe_ipv6, &b->host_probe_ipv6))
 		return false;
 	struct redirect left = *a, right = *b;
@@ -321,6 +322,7 @@ int redirect_from_json(const cJSON *json, const char *where, struct error *error
 	if (redirect_copy(redirect, error, &read) < 0 || json_get_bool(json, "ipv6", where, error, &read.ipv6) < 0 ||
 	    json_get_bool(json, "dnsCapture", where, error, &read.dns_capture) < 0 ||
 	    json_get_bool(json, "bypassInbound", where, error, &read.bypass_inbound) < 0 ||
+	    json_get_bool(json, "conntrackTimeouts", where, error, &read.conntrack_timeouts) < 0 ||
 	    read_existing_connections(json, where, error, &read) < 0 ||
 	    read_list(json, "virtualInterfaces", where, LIST_VIRTUAL_INTERFACES, error, &read) < 0 ||
 	    json_get_object(json, "hostProbe", where, error, &probe) < 0 ||
@@ -391,6 +393,9 @@ cJSON *redirect_to_json(const struct redirect *redirect)
 	    !cJSON_AddBoolToObject(json, "bypassInbound", redirect->bypass_inbound) ||
 	    !add_list(json, "virtualInterfaces", redirect, LIST_VIRTUAL_INTERFACES) ||
 	    !cJSON_AddStringToObject(json, "existingConnections", keep ? "keep" : "reset"))
+		return NULL;
+	/* Of the kernel, no setting: it is told where it lacks something. */
+	if (!redirect->conntrack_timeouts && !cJSON_AddBoolToObject(json, "conntrackTimeouts", false))
 		return NULL;
 	cJSON *probe = cJSON_AddObjectToObject(json, "hostProbe");
 	cJSON *exclude = cJSON_AddObjectToObject(json, "exclude");

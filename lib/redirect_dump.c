@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,10 +109,32 @@ static int dump_set(const struct nlmsghdr *header, void *data)
 	return APPEND(dump->sets, dump->sets_count, set);
 }
 
+/* libnftnl gives the timeouts as one array in the order of NFTNL_CTTIMEOUT_TCP_*. */
+static bool is_our_timeout(struct nftnl_obj *found)
+{
+	static const uint32_t none[NFTNL_CTTIMEOUT_TCP_MAX];
+	const void *timeouts = nftnl_obj_get(found, NFTNL_OBJ_CT_TIMEOUT_ARRAY);
+	return nftnl_obj_get_u8(found, NFTNL_OBJ_CT_TIMEOUT_L4PROTO) == IPPROTO_TCP && timeouts &&
+	       memcmp(timeouts, none, sizeof none) == 0;
+}
+
+static int dump_object(const struct nlmsghdr *header, void *data)
+{
+	struct redirect_dump *dump = data;
+	cleanup_nft_object struct nftnl_obj *object = nft_read_object(header);
+	if (!object)
+		return errno == ENOMEM ? MNL_CB_ERROR : MNL_CB_OK;
+	if (strcmp(nftnl_obj_get_str(object, NFTNL_OBJ_TABLE), REDIRECT_TABLE) == 0 &&
+	    strcmp(nftnl_obj_get_str(object, NFTNL_OBJ_NAME), RULESET_TIMEOUT) == 0 &&
+	    nftnl_obj_get_u32(object, NFTNL_OBJ_TYPE) == NFT_OBJECT_CT_TIMEOUT)
+		*(is_our_timeout(object) ? &dump->has_timeout : &dump->has_other_timeout) = true;
+	return MNL_CB_OK;
+}
+
 int redirect_dump_read(struct redirect_session *session, struct error *error, struct redirect_dump *dump)
 {
 	/* A restart begins all lists anew, so each kind is dumped into an empty dump and moved. */
-	struct redirect_dump chains = { 0 }, rules = { 0 }, sets = { 0 };
+	struct redirect_dump chains = { 0 }, rules = { 0 }, sets = { 0 }, objects = { 0 };
 	int result = -1;
 	if (nft_dump(session->nft, NFT_MSG_GETTABLE, NFPROTO_INET, NULL, NULL, dump_table, dump_restart, dump, error) == 0 &&
 	    (!dump->has_table || (nft_dump(session->nft, NFT_MSG_GETCHAIN, NFPROTO_INET, NULL, NULL, dump_chain, dump_restart,
@@ -119,8 +142,12 @@ int redirect_dump_read(struct redirect_session *session, struct error *error, st
 				  nft_dump(session->nft, NFT_MSG_GETRULE, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_rule,
 					   dump_restart, &rules, error) == 0 &&
 				  nft_dump(session->nft, NFT_MSG_GETSET, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_set,
-					   dump_restart, &sets, error) == 0)))
+					   dump_restart, &sets, error) == 0 &&
+				  nft_dump(session->nft, NFT_MSG_GETOBJ, NFPROTO_INET, REDIRECT_TABLE, NULL, dump_object,
+					   dump_restart, &objects, error) == 0)))
 		result = 0;
+	dump->has_timeout = objects.has_timeout;
+	dump->has_other_timeout = objects.has_other_timeout;
 	dump->chains = chains.chains;
 	dump->chains_count = chains.chains_count;
 	dump->rules = rules.rules;

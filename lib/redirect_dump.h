@@ -12,6 +12,7 @@ struct nftnl_set;
 /* The dump of one table; the lists own their objects. */
 struct redirect_dump {
 	bool has_table, is_dormant;
+	bool has_timeout, has_other_timeout; /* RULESET_TIMEOUT as it should be, or not */
 	struct nftnl_chain **chains;
 	size_t chains_count;
 	struct nftnl_rule **rules;

@@ -82,6 +82,9 @@ static void print_statement(FILE *out, const struct ruleset *ruleset, const stru
 	case MATCH_CT_STATUS_DNAT:
 		fprintf(out, "ct status & dnat %s 0", statement->negate ? "==" : "!=");
 		break;
+	case MATCH_CT_STATE_NEW:
+		fprintf(out, "ct state %snew", not );
+		break;
 	case SET_META_MARK:
 		fprintf(out, "meta mark set meta mark & 0x%x | 0x%x", ~REDIRECT_MARK_MASK, statement->value);
 		break;
@@ -90,6 +93,9 @@ static void print_statement(FILE *out, const struct ruleset *ruleset, const stru
 		break;
 	case SET_CT_ZONE:
 		fprintf(out, "ct zone set %u", statement->value);
+		break;
+	case SET_CT_TIMEOUT:
+		fprintf(out, "ct timeout set \"%s\"", RULESET_TIMEOUT);
 		break;
 	case COUNT:
 		fputs("counter", out);
@@ -169,6 +175,15 @@ static void print_set(FILE *out, const struct ruleset_set *set)
 	fputs(" }\n\t}\n\n", out);
 }
 
+static void print_timeout(FILE *out)
+{
+	fprintf(out,
+		"\tct timeout %s {\n\t\tprotocol tcp\n\t\tl3proto inet\n"
+		"\t\tpolicy = { syn_sent : 0, syn_recv : 0, established : 0, fin_wait : 0, close_wait : 0, last_ack : 0, "
+		"time_wait : 0, close : 0, syn_sent2 : 0, retrans : 0, unack : 0 }\n\t}\n\n",
+		RULESET_TIMEOUT);
+}
+
 static void print_chain(FILE *out, const struct ruleset *ruleset, enum ruleset_chain_id id)
 {
 	const struct ruleset_chain *chain = &ruleset_chains[id];
@@ -196,6 +211,8 @@ int redirect_render(const struct redirect *redirect, enum redirect_stage stage, 
 	if (!out)
 		return error_set(error, errno, "cannot render the rules");
 	fprintf(out, "table inet %s {\n", REDIRECT_TABLE);
+	if (ruleset.has_timeout)
+		print_timeout(out);
 	for (size_t i = 0; i < SET_COUNT; i++)
 		if (ruleset.sets[i].elements_count > 0)
 			print_set(out, &ruleset.sets[i]);

@@ -1,17 +1,18 @@
 /* Which packet goes where: the table of rules.
  *
- * One table of family inet, at most six chains at a time:
+ * One table of family inet, at most seven chains at a time:
  *
  *   prerouting-zone, output-zone   before conntrack: the tunnel's own DNS in zone 1            (DNS capture)
+ *   prerouting, output             behind it: connections that were open before are forgotten; replies on a connection of
+ *                                  the tunnel are routed back to it
  *   input                          connections of the tunnel get their mark; the guard
- *   output-mark                    replies on such a connection are routed back to the tunnel
  *   prerouting-redirect            packets that enter: to 15006, or 15001 from a virtual interface
  *   output-redirect                packets that leave: to 15001, DNS to 15053
  *   output-nat                               empty, in the stage guard instead of the two before it
  *
  * The redirect chains are of type nat: the kernel evaluates them for the first packet of a connection only, so their length
- * costs nothing while data flows. The other four see every packet and hold one rule each that a packet of somebody else leaves
- * at its first match (input has two).
+ * costs nothing while data flows. The others see every packet; a packet of somebody else leaves each of their few rules at its
+ * first match.
  *
  * The connection mark is set in the input hook, not in prerouting: a packet mark does not survive the way between two
  * namespaces, so a packet that carries the tunnel's came over lo and is delivered here; and the guard sits in that chain
@@ -20,7 +21,13 @@
  * "accept" in a nat chain means untouched by us: chains of others at the same hook are still asked.
  *
  * With existingConnections keep, a connection whose first packet was no SYN when conntrack met it (it was open before) leaves
- * the redirect chains at one rule. The stage "guard" is everything but the redirect chains, so that what the tunnel still
+ * the redirect chains at one rule. What conntrack keeps of it must not outlive it: a new SYN of the same addresses and ports
+ * would belong to what is remembered, and go around the tunnel. And it would: the FIN that conntrack meets first is none of a
+ * connection's (tcp_new), the acknowledgement behind it opens one, which then stays open for the five minutes, or days, of an
+ * established connection. So such a connection gets timeouts of 0: each of its packets finds the last one's entry expired and
+ * is a first one again, and the SYN of its successor finds nothing. (redirect_forget.c: what was remembered before the rules.)
+ *
+ * The stage "guard" is everything but the redirect chains, so that what the tunnel still
  * carries goes on: the rule with the connection mark holds conntrack in the namespace, and an empty chain of type nat holds
  * its NAT (with the last such chain the kernel unregisters the hooks that translate, and redirected connections break). */
 #include "redirect_ruleset.h"
@@ -35,10 +42,11 @@
 
 const struct ruleset_chain ruleset_chains[CHAIN_COUNT] = {
 	[CHAIN_PREROUTING_ZONE] = { "prerouting-zone", "filter", "prerouting", NF_INET_PRE_ROUTING, -300 },
+	[CHAIN_PREROUTING] = { "prerouting", "filter", "prerouting", NF_INET_PRE_ROUTING, -150 },
 	[CHAIN_PREROUTING_REDIRECT] = { "prerouting-redirect", "nat", "prerouting", NF_INET_PRE_ROUTING, -100 },
 	[CHAIN_INPUT] = { "input", "filter", "input", NF_INET_LOCAL_IN, -150 },
 	[CHAIN_OUTPUT_ZONE] = { "output-zone", "filter", "output", NF_INET_LOCAL_OUT, -300 },
-	[CHAIN_OUTPUT_MARK] = { "output-mark", "route", "output", NF_INET_LOCAL_OUT, -150 },
+	[CHAIN_OUTPUT] = { "output", "route", "output", NF_INET_LOCAL_OUT, -150 },
 	[CHAIN_OUTPUT_REDIRECT] = { "output-redirect", "nat", "output", NF_INET_LOCAL_OUT, -100 },
 	[CHAIN_OUTPUT_NAT] = { "output-nat", "nat", "output", NF_INET_LOCAL_OUT, -100 },
 };
@@ -91,6 +99,7 @@ static void add_rule(struct ruleset *ruleset, enum ruleset_chain_id chain, const
 #define udp_dport(PORT) with_value(MATCH_UDP_DPORT, PORT)
 #define udp_sport(PORT) with_value(MATCH_UDP_SPORT, PORT)
 #define mark_is(MARK) with_value(MATCH_META_MARK, MARK)
+#define ct_state_new plain(MATCH_CT_STATE_NEW)
 #define ct_mark_is(MARK) with_value(MATCH_CT_MARK, MARK)
 #define out_of_lo plain(MATCH_OIF_LOOPBACK)
 #define accept_it plain(ACCEPT)
@@ -127,10 +136,23 @@ static void input_chain(struct ruleset *ruleset)
 	     is_not(mark_is(REDIRECT_TUNNEL_MARK)), is_not(plain(MATCH_CT_STATUS_DNAT)), plain(RESET_TCP));
 }
 
-static void output_mark_chain(struct ruleset *ruleset)
+/* Not for existingConnections reset, which wants the next packet of such a connection redirected. */
+static void forget_open_connections(struct ruleset *ruleset, const struct redirect *redirect, enum ruleset_chain_id chain)
 {
+	if (redirect->existing_connections != EXISTING_CONNECTIONS_KEEP || !redirect->conntrack_timeouts)
+		return;
+	ruleset->has_timeout = true;
+	/* ct state new tcp flags & (fin | syn | rst | ack) != syn ct timeout set "open-connections" */
+	RULE(ruleset, chain, chain == CHAIN_PREROUTING ? "forget open connections in" : "forget open connections out",
+	     REDIRECT_OUTCOME_NONE, ct_state_new, is_not(tcp_syn), plain(SET_CT_TIMEOUT));
+}
+
+static void output_chain(struct ruleset *ruleset, const struct redirect *redirect)
+{
+	forget_open_connections(ruleset, redirect, CHAIN_OUTPUT);
+
 	/* ct mark & 0xfff == 0x111 meta mark set meta mark & 0xfffff000 | 0x111 */
-	RULE(ruleset, CHAIN_OUTPUT_MARK, "replies to the tunnel", REDIRECT_OUTCOME_NONE, ct_mark_is(REDIRECT_CONNECTION_MARK),
+	RULE(ruleset, CHAIN_OUTPUT, "replies to the tunnel", REDIRECT_OUTCOME_NONE, ct_mark_is(REDIRECT_CONNECTION_MARK),
 	     with_value(SET_META_MARK, REDIRECT_CONNECTION_MARK));
 }
 
@@ -426,8 +448,9 @@ int ruleset_make(const struct redirect *redirect, enum redirect_stage stage, str
 		return error_set(error, ENOMEM, "cannot make the rules");
 	if (redirect->dns_capture)
 		zone_chains(&ruleset);
+	forget_open_connections(&ruleset, redirect, CHAIN_PREROUTING);
 	input_chain(&ruleset);
-	output_mark_chain(&ruleset);
+	output_chain(&ruleset, redirect);
 	if (stage == REDIRECT_STAGE_FULL) {
 		if (make_sets(&ruleset, redirect, error) < 0)
 			return -1;

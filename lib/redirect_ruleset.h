@@ -10,10 +10,11 @@
 
 enum ruleset_chain_id {
 	CHAIN_PREROUTING_ZONE,
+	CHAIN_PREROUTING,
 	CHAIN_PREROUTING_REDIRECT,
 	CHAIN_INPUT,
 	CHAIN_OUTPUT_ZONE,
-	CHAIN_OUTPUT_MARK,
+	CHAIN_OUTPUT,
 	CHAIN_OUTPUT_REDIRECT,
 	CHAIN_OUTPUT_NAT,
 	CHAIN_COUNT,
@@ -72,11 +73,13 @@ enum statement_kind {
 	MATCH_META_MARK,      /* meta mark & 0xfff == VALUE */
 	MATCH_CT_MARK,	      /* ct mark & 0xfff == VALUE */
 	MATCH_CT_STATUS_DNAT, /* ct status & dnat == dnat; negated: == 0 */
+	MATCH_CT_STATE_NEW,   /* ct state new */
 	/* Statements. */
-	SET_META_MARK, /* meta mark set meta mark & 0xfffff000 | VALUE */
-	SET_CT_MARK,   /* ct mark set ct mark & 0xfffff000 | VALUE */
-	SET_CT_ZONE,   /* ct zone set VALUE */
-	COUNT,	       /* counter */
+	SET_META_MARK,	/* meta mark set meta mark & 0xfffff000 | VALUE */
+	SET_CT_MARK,	/* ct mark set ct mark & 0xfffff000 | VALUE */
+	SET_CT_ZONE,	/* ct zone set VALUE */
+	SET_CT_TIMEOUT, /* ct timeout set "open-connections" */
+	COUNT,		/* counter */
 	ACCEPT,
 	REDIRECT_TO, /* redirect to :VALUE */
 	RESET_TCP,   /* reject with tcp reset */
@@ -106,8 +109,12 @@ struct ruleset_rule {
 	size_t statements_count;
 };
 
+/* The conntrack timeouts of a TCP connection that conntrack met in its middle: 0 in every state. */
+#define RULESET_TIMEOUT "open-connections"
+
 struct ruleset {
 	bool chains[CHAIN_COUNT]; /* which of them are there */
+	bool has_timeout;	  /* the object that SET_CT_TIMEOUT names */
 	struct ruleset_set sets[SET_COUNT];
 	struct ruleset_rule *rules; /* RULESET_RULES_MAX; chain by chain, in the order of evaluation */
 	size_t rules_count;

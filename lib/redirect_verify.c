@@ -223,6 +223,8 @@ int redirect_verify(struct redirect_session *session, const struct redirect *red
 		DIFFERENT(&difference, "table inet %s is missing", REDIRECT_TABLE);
 	else if (dump.is_dormant)
 		DIFFERENT(&difference, "table inet %s is dormant", REDIRECT_TABLE);
+	else if (ruleset.has_timeout && !dump.has_timeout)
+		DIFFERENT(&difference, "ct timeout %s is %s", RULESET_TIMEOUT, dump.has_other_timeout ? "another" : "missing");
 	else if (same_chains(&dump, &ruleset, &difference) && same_rules(&dump, &ruleset, &difference) &&
 		 verify_sets(session, &dump, &ruleset, error, &difference) < 0)
 		return -1;

@@ -44,6 +44,9 @@ void netns_leave(struct netns_visit *visit);
 
 #define cleanup_netns_leave __attribute__((cleanup(netns_leave)))
 
+/* A new namespace, to try something in: it ends with its last descriptor (CLOEXEC). The calling thread stays where it is. */
+int netns_make(struct error *error, int *ret_fd);
+
 /* socket(2) inside the namespace; the socket stays there. CLOEXEC is added. */
 int netns_socket(int fd, int domain, int type, int protocol, struct error *error, int *ret_socket);
 

@@ -17,6 +17,7 @@ struct nftnl_table;
 struct nftnl_chain;
 struct nftnl_set;
 struct nftnl_rule;
+struct nftnl_obj;
 
 /* Opened in the calling thread's network namespace; stays there. */
 struct nft_socket;
@@ -25,6 +26,9 @@ void nft_socket_close(struct nft_socket *socket); /* NULL is fine */
 
 /* The netlink port of the socket: notifications of its own commits bear it as nlmsg_pid. */
 uint32_t nft_socket_port(const struct nft_socket *socket);
+
+/* The namespace that the socket is in, as a new descriptor (CLOEXEC; SIOCGSKNS). */
+int nft_socket_netns(const struct nft_socket *socket, struct error *error, int *ret_netns);
 
 /* The generation of the ruleset: 1 in a namespace in which nobody ever committed, then one more with each commit. */
 int nft_generation(struct nft_socket *socket, struct error *error, uint32_t *ret_generation);
@@ -38,6 +42,10 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 /* Sends one request of another netfilter subsystem (conntrack's, say) over the same socket and waits for its acknowledgement.
  * The header's sequence number and the flag that asks for the acknowledgement are set here. */
 int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error);
+/* The same for a question that has one answer, and for a dump (see nft_dump). */
+int nft_ask(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void *data, struct error *error);
+int nft_request_dump(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void (*restart)(void *), void *data,
+		     struct error *error);
 
 struct nft_batch;
 int nft_batch_new(struct nft_socket *socket, struct error *error, struct nft_batch **ret_batch);
@@ -53,6 +61,8 @@ void nft_batch_add_table(struct nft_batch *batch, uint16_t family, const struct 
 void nft_batch_delete_table(struct nft_batch *batch, uint16_t family, const struct nftnl_table *table, const char *name);
 void nft_batch_add_chain(struct nft_batch *batch, uint16_t family, const struct nftnl_chain *chain, const char *name);
 void nft_batch_add_set(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name);
+/* A stateful object: a counter, conntrack timeouts, ... */
+void nft_batch_add_object(struct nft_batch *batch, uint16_t family, struct nftnl_obj *object, const char *name);
 /* At most NFT_ELEMENTS_PER_MESSAGE elements in `set`. */
 void nft_batch_add_elements(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name);
 void nft_batch_delete_elements(struct nft_batch *batch, uint16_t family, struct nftnl_set *set, const char *name);

@@ -5,6 +5,7 @@
 
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
+#include <libnftnl/object.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
@@ -13,6 +14,8 @@
 struct nftnl_table *nft_read_table(const struct nlmsghdr *header);
 struct nftnl_chain *nft_read_chain(const struct nlmsghdr *header);
 struct nftnl_set *nft_read_set(const struct nlmsghdr *header);
+/* NULL with an errno other than ENOMEM: of a type that libnftnl does not know. */
+struct nftnl_obj *nft_read_object(const struct nlmsghdr *header);
 
 /* `ret_is_whole` is false where the rule has an expression that libnftnl does not know: table and chain are there all the same,
  * the rest may be or not. */
@@ -46,6 +49,13 @@ static inline void cleanup_nft_rulep(struct nftnl_rule **rule)
 		nftnl_rule_free(*rule);
 }
 
+static inline void cleanup_nft_objectp(struct nftnl_obj **object)
+{
+	if (*object)
+		nftnl_obj_free(*object);
+}
+
+#define cleanup_nft_object __attribute__((cleanup(cleanup_nft_objectp)))
 #define cleanup_nft_table __attribute__((cleanup(cleanup_nft_tablep)))
 #define cleanup_nft_chain __attribute__((cleanup(cleanup_nft_chainp)))
 #define cleanup_nft_set __attribute__((cleanup(cleanup_nft_setp)))

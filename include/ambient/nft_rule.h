@@ -40,6 +40,8 @@ void nft_rule_add_compare(struct nft_rule_maker *maker, bool negate, const void 
 void nft_rule_add_bitwise_u32(struct nft_rule_maker *maker, uint32_t mask, uint32_t toggle);
 void nft_rule_add_immediate(struct nft_rule_maker *maker, const void *data, uint32_t length);
 void nft_rule_add_lookup(struct nft_rule_maker *maker, const char *set);
+/* A named object of the table; `type` is the kernel's NFT_OBJECT_*. */
+void nft_rule_add_object(struct nft_rule_maker *maker, uint32_t type, const char *name);
 
 /* Verdicts and NAT. */
 void nft_rule_add_verdict(struct nft_rule_maker *maker, uint32_t verdict);

@@ -53,6 +53,8 @@ struct redirect {
 	bool ipv6;
 	bool dns_capture;
 	bool bypass_inbound;
+	bool conntrack_timeouts; /* false: the kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT (redirect_try_kernel), and does without
+				  */
 	enum existing_connections existing_connections;
 	struct in_addr host_probe_ipv4;
 	struct in6_addr host_probe_ipv6;
@@ -110,6 +112,16 @@ void redirect_session_closep(struct redirect_session **session);
  * its kind is an own change. */
 uint32_t redirect_session_port(const struct redirect_session *session);
 uint32_t redirect_session_route_port(const struct redirect_session *session);
+
+/* Whether the kernel knows conntrack timeouts in rules (CONFIG_NF_CONNTRACK_TIMEOUT): asked by a transaction, in a namespace
+ * that nobody uses, in which something stays. */
+int redirect_try_kernel(int netns_fd, struct error *error, bool *ret_has_timeouts);
+
+/* What it means that it does not, in a sentence. */
+#define REDIRECT_WITHOUT_TIMEOUTS                                                                                              \
+	"the kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT: where a pod's port is used again while the kernel remembers a "         \
+	"connection "                                                                                                          \
+	"that was open when the pod was enrolled, the new connection goes around the mesh as the old one did"
 
 /* Whether anybody ever committed a ruleset in the namespace. */
 int redirect_is_touched(struct redirect_session *session, struct error *error, bool *ret_is_touched);

@@ -23,25 +23,11 @@
 #define FDS_LEAST 4096
 #define INOTIFY_INSTANCES_LEAST 128
 
-/* A namespace of our own to try things in; the thread comes back. */
-static int make_namespace(struct error *error, int *ret_netns)
+static int try_redirect(int netns, const struct redirect *wanted, bool has_timeouts, struct error *error)
 {
-	cleanup_close int home = -1, made = -1;
-	if (netns_open("/proc/thread-self/ns/net", error, &home) < 0)
-		return -1;
-	if (unshare(CLONE_NEWNET) < 0)
-		return error_set(error, errno, "cannot make a network namespace to try the rules in (CAP_SYS_ADMIN is needed)");
-	int opened = netns_open("/proc/thread-self/ns/net", error, &made);
-	if (setns(home, CLONE_NEWNET) < 0)
-		return error_set(error, errno, "cannot come back from a network namespace");
-	if (opened < 0)
-		return -1;
-	*ret_netns = steal_fd(&made);
-	return 0;
-}
-
-static int try_redirect(int netns, const struct redirect *redirect, struct error *error)
-{
+	struct redirect without = *wanted;
+	without.conntrack_timeouts &= has_timeouts;
+	const struct redirect *redirect = &without;
 	cleanup_redirect_session struct redirect_session *session = NULL;
 	struct redirect_difference difference;
 	if (redirect_session_open(netns, error, &session) < 0 ||
@@ -79,12 +65,16 @@ void doctor_kernel(struct report *report)
 	if (report->config->redirect.ipv6 && access("/proc/sys/net/ipv6", F_OK) < 0)
 		report_add(report, VERDICT_PROBLEM, "kernel", "set redirect.ipv6=false, or boot without ipv6.disable=1",
 			   "the kernel has no IPv6, and redirect.ipv6 is true");
-	if (make_namespace(&error, &netns) < 0) {
+	if (netns_make(&error, &netns) < 0) {
 		report_add(report, VERDICT_PROBLEM, "kernel", "run it as root with CAP_SYS_ADMIN and CAP_NET_ADMIN", "%s",
 			   error.message);
 		return;
 	}
-	if (try_redirect(netns, &report->config->redirect, &error) < 0) {
+	bool has_timeouts = true;
+	if (redirect_try_kernel(netns, NULL, &has_timeouts) == 0 && !has_timeouts)
+		report_add(report, VERDICT_NOTE, "kernel", "take a kernel with CONFIG_NF_CONNTRACK_TIMEOUT=y",
+			   REDIRECT_WITHOUT_TIMEOUTS);
+	if (try_redirect(netns, &report->config->redirect, has_timeouts, &error) < 0) {
 		report_add(report, VERDICT_PROBLEM, "kernel", advice, "Linux %s can't redirect a pod: %s", name.release,
 			   error.message);
 		return;

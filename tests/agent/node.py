@@ -45,6 +45,10 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+# A program with sanitizers takes a library before them.
+WITH_PRELOAD = {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+
+
 def eventually(condition, seconds=10, what="it did not become true"):
     end = time.monotonic() + seconds
     while True:
@@ -264,7 +268,7 @@ class Node:
             path.unlink(missing_ok=True)
         self.step = step
         self.start(LD_PRELOAD=str(BUILD / "tests" / "stop_at.so"), AMBIENT_STOP_FILE=str(self.folder / "stop"),
-                   ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0", **more)
+                   **WITH_PRELOAD, **more)
 
     def stop_now(self):
         self.write_beside("stop", str(self.step))

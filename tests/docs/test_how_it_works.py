@@ -17,9 +17,10 @@ SOURCE = (REPOSITORY / "lib/redirect_ruleset.c").read_text()
 PICTURE = REPOSITORY / "docs/images/packet-path.svg"
 BLOCKS = re.findall(r"^```nft\n(.*?)^```", DOCUMENT, re.S | re.M)
 CHAINS = {block.split()[1]: block for block in BLOCKS if block.startswith("chain ")}
-(HOST_RULES,) = [block.splitlines() for block in BLOCKS if not block.startswith("chain ")]
+(TIMEOUT,) = [block for block in BLOCKS if block.startswith("ct timeout ")]
+(HOST_RULES,) = [block.splitlines() for block in BLOCKS if block.split()[0] not in ("chain", "ct")]
 # In the order in which the library makes them, which is the order of a listing.
-ORDER = ["prerouting-zone", "prerouting-redirect", "input", "output-zone", "output-mark", "output-redirect"]
+ORDER = ["prerouting-zone", "prerouting", "prerouting-redirect", "input", "output-zone", "output", "output-redirect"]
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def listing(namespace, table):
 
 
 def table(chains):
-    return f"table inet {redirect.TABLE} {{\n" + "\n".join(CHAINS[name] for name in chains) + "}\n"
+    return f"table inet {redirect.TABLE} {{\n{TIMEOUT}" + "\n".join(CHAINS[name] for name in chains) + "}\n"
 
 
 @pytest.mark.parametrize("stage, chains", [
@@ -138,7 +139,7 @@ def test_the_pictures_numbers_are_those_of_the_headers():
 def test_the_pictures_rules_and_chains_are_real_ones():
     tree = ET.parse(PICTURE)
     words = {kind: {"".join(element.itertext()) for element in tree.iter() if element.get("class") == kind} for kind in ("rule", "chain")}
-    assert words["chain"] == {"prerouting-redirect", "input", "output-mark", "output-redirect", "output-zone"}
+    assert words["chain"] == {"prerouting-redirect", "input", "output", "output-redirect", "output-zone"}
     assert len(words["rule"]) == 13
     assert words["rule"] <= {name for chain in CHAINS.values() for name in rule_names(chain)}
 
@@ -166,6 +167,7 @@ def test_the_picture_is_for_light_and_dark():
 def test_what_render_prints_is_this_page():
     text = subprocess.run([str(redirect.BUILD / "ambient-installer"), "render"], capture_output=True, text=True, check=True).stdout
     assert re.findall(r"chain (\S+)", text) == ORDER
+    assert " ".join(TIMEOUT.split()) in " ".join(text.split())
     for name in ORDER:
         lines = [line.strip() for line in CHAINS[name].splitlines()]
         (chain,) = re.findall(rf"^\t(chain {name} \{{\n.*?^\t\}})", text, re.S | re.M)

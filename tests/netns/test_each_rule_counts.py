@@ -53,6 +53,8 @@ class Checks:
             "ipv6 is off out": lambda: mesh.leave(SERVER[6], 80).at == "peer",
             "open connections in": lambda: self.goes_on(lambda: mesh.enter(entering[f], APPLICATION)),
             "open connections out": lambda: self.goes_on(lambda: mesh.leave(SERVER[f], 80)),
+            "forget open connections in": lambda: self.is_forgotten(lambda: mesh.enter(entering[f], APPLICATION)),
+            "forget open connections out": lambda: self.is_forgotten(lambda: mesh.leave(SERVER[f], 80)),
             "excluded: interfaces in": lambda: mesh.enter(POD_SECOND[f], APPLICATION).at == "application",
             "excluded: interfaces out": lambda: mesh.leave(PEER_SECOND[f], 80).at == "peer",
             "excluded: inbound ports": lambda: mesh.enter(POD[f], 9000).at == "application",
@@ -84,6 +86,14 @@ class Checks:
         }[name]
 
     def goes_on(self, open_connection):
+        return self.opened_before(open_connection, lambda arrival: talks(arrival.client, arrival.server, FAILS))
+
+    def is_forgotten(self, open_connection):
+        return self.opened_before(open_connection, lambda arrival: arrival.talks() and not conntrack.find(
+            self.mesh.pod, arrival.client.getsockname()[1], patience=0) and not conntrack.find(
+            self.mesh.pod, arrival.client.getpeername()[1], patience=0))
+
+    def opened_before(self, open_connection, check):
         """A connection of a time without redirects, which conntrack has forgotten."""
         rules_now = self.mesh.pod.run("nft", "list", "table", "inet", redirect.TABLE)
         self.mesh.pod.nft(f"delete table inet {redirect.TABLE}")
@@ -91,7 +101,7 @@ class Checks:
         conntrack.flush(self.mesh.pod)
         self.mesh.pod.nft(rules_now)
         try:
-            return talks(arrival.client, arrival.server, FAILS)
+            return check(arrival)
         finally:
             arrival.close()
 
@@ -128,11 +138,13 @@ def rules_of(name):
     bypasses, virtual = redirection.get("bypassInbound", False), "virtualInterfaces" in redirection
     names = ["tunnel connections", "guard: outbound port", "guard: inbound port", "replies to the tunnel"]
     names += ["tunnel DNS answers", "tunnel DNS queries"] if dns else []
+    keeps = redirection.get("existingConnections") != "reset"
+    names += ["forget open connections in", "forget open connections out"] if keeps else []
     if name == "guard":
         return names
     for way in ["out"] + (["in"] if virtual or not bypasses else []):
         names += [f"ipv6 is off {way}"] if len(families) == 1 else []
-        names += [f"open connections {way}"] if redirection.get("existingConnections") != "reset" else []
+        names += [f"open connections {way}"] if keeps else []
         names += [f"excluded: interfaces {way}"] if "interfaces" in excluded else []
     names += ["excluded: inbound ports"] if "inboundPorts" in excluded else []
     names += ["excluded: outbound ports"] if "outboundPorts" in excluded else []

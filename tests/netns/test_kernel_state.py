@@ -14,6 +14,7 @@ CONFIGURATIONS = {
     "bypass": {"bypassInbound": True},
     "bypass-virtual": {"bypassInbound": True, "virtualInterfaces": ["eth1"]},
     "reset": {"existingConnections": "reset"},
+    "no-timeouts": {"conntrackTimeouts": False},
     "probe": {"hostProbe": redirect.OTHER_PROBES},
     "virtual": {"virtualInterfaces": ["eth1", "a-name-of-15-by"]},
     "exclusions": {"exclude": {"outboundPorts": [80, "8000-8100", 65535], "inboundPorts": ["1-10"], "interfaces": ["tap0"],
@@ -29,14 +30,19 @@ def listing(namespace, *more):
     return namespace.run("nft", "-s", *more, "list", "ruleset")
 
 
+def guards_as(configuration):
+    forgets = configuration.get("existingConnections") != "reset" and configuration.get("conntrackTimeouts", True)
+    return forgets, configuration.get("dnsCapture", True)
+
+
 @each_configuration
 @pytest.mark.parametrize("stage", ["full", "guard"])
 def test_what_was_applied_verifies_and_nothing_else_does(pod_alone, name, stage):
     (redirect.apply if stage == "full" else redirect.guard)(pod_alone, **CONFIGURATIONS[name])
     assert redirect.difference(pod_alone, stage, **CONFIGURATIONS[name]) == ""
     for other, configuration in CONFIGURATIONS.items():
-        # In the guard stage only ipv6 and DNS capture make a difference, and ipv6 only to rule and route.
-        expected = other == name if stage == "full" else (other == "no-dns") == (name == "no-dns")
+        # In the guard stage ipv6 makes a difference only to rule and route, and what is redirected none.
+        expected = other == name if stage == "full" else guards_as(configuration) == guards_as(CONFIGURATIONS[name])
         if stage == "guard" and "no-ipv6" in (name, other):
             continue
         assert (redirect.difference(pod_alone, stage, **configuration) == "") == expected, other
@@ -68,6 +74,11 @@ DAMAGES = [
     (f"insert rule {TABLE} output-redirect accept", "a foreign rule stands before rule 1"),
     (f"add rule {TABLE} output-redirect accept", "a foreign rule stands at the end"),
     (f"add chain {TABLE} input {{ policy drop; }}", "policy drop"),
+    (f"flush chain {TABLE} output\nflush chain {TABLE} prerouting\ndelete ct timeout {TABLE} open-connections",
+     "ct timeout open-connections is missing"),
+    (f"flush chain {TABLE} output\nflush chain {TABLE} prerouting\ndelete ct timeout {TABLE} open-connections\n"
+     f"add ct timeout {TABLE} open-connections {{ protocol tcp; policy = {{ established : 5 }}; }}",
+     "ct timeout open-connections is another"),
     (f"delete element {TABLE} excluded-outbound-ports {{ 80 }}", "set excluded-outbound-ports"),
     (f"add element {TABLE} excluded-outbound-ports {{ 81 }}", "set excluded-outbound-ports"),
     (f"add element {TABLE} virtual-interfaces {{ eth7 }}", "set virtual-interfaces"),

@@ -126,13 +126,17 @@ def test_reset_is_once(mesh, family):
         assert all(connection.talks() for connection in connections)
 
 
-def test_a_change_from_keep_to_reset_leaves_what_is_open(mesh, family):
-    """The redirects were there: nothing is enrolled anew."""
+def test_a_change_from_keep_to_reset_cuts_what_was_open(mesh, family):
+    """Nothing is remembered of it, so that its next packet is one of a connection to reset."""
     before = open_both_ways(mesh, family)
     mesh.apply()
-    assert all(connection.talks() for connection in before)
+    redirected = mesh.leave(SERVER[family], 80)
+    assert all(connection.talks() for connection in (*before, redirected))
     mesh.apply(existingConnections="reset")
-    assert all(connection.talks() for connection in before)
+    for connection in before:
+        connection.client.send(b"?")
+        assert is_cut(connection.client)
+    assert redirected.at == "outbound" and redirected.talks()
 
 
 def test_a_connection_refused_and_made_again_from_the_same_port(mesh, family):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.agent.node import INSTALLER, REPOSITORY, Node
+from tests.agent.node import BUILD, INSTALLER, REPOSITORY, WITH_PRELOAD, Node
 from tests.netns.namespace import Namespace
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "peers"))
@@ -58,6 +58,13 @@ def test_a_node_on_which_all_is_well(host):
     assert doctor.found("agent", "does not run on this node")["verdict"] == "note"
     assert doctor.found("istio-cni", "nothing of it is left")["verdict"] == "well"
     assert sorted(path.name for path in host.iterdir()) == ["bin", "net.d", "run", "ztunnel"] and not os.listdir(host / "bin")
+
+
+def test_a_kernel_that_lacks_what_can_be_done_without(host):
+    doctor = Doctor(host, environment={"LD_PRELOAD": str(BUILD / "tests" / "no_conntrack_timeout.so"), **WITH_PRELOAD})
+    assert doctor.problems == []
+    assert doctor.found("kernel", "the kernel lacks CONFIG_NF_CONNTRACK_TIMEOUT")["verdict"] == "note"
+    doctor.found("kernel", "a trial redirection, and the host's rules, work")
 
 
 def test_text_for_people(host):

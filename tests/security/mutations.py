@@ -14,6 +14,7 @@ BUILT = "tests/security/test_built_files.py::"
 MARKS = "tests/netns/test_marks.py::"
 GUARD = "tests/netns/test_guard.py::"
 STATE = "tests/netns/test_kernel_state.py::"
+PORTS = "tests/netns/test_reused_ports.py::"
 DRIFT = "tests/agent/test_drift.py::"
 CHANGES = "tests/agent/test_changes.py::"
 TUNNELS = "tests/agent/test_tunnels.py::test_tunnels_that_break_the_protocol"
@@ -60,6 +61,14 @@ HOSTILE_POD = [
     Mutation("A pod can't make ztunnel dial itself", "installer/mesh/reconcile.c", "!step_drain(pod) || !step_listeners(pod)",
              "!step_drain(pod) || (!step_listeners(pod) && false)",
              ("tests/agent/test_tunnels.py::test_a_release_while_the_tunnel_that_listens_in_the_pod_is_away",)),
+    *[Mutation("The port that an earlier connection had is no way around ztunnel", "lib/redirect_ruleset.c",
+               f"\tforget_open_connections({ruleset}, redirect, {chain});\n", "",
+               (PORTS + "test_closed_while_the_rules_stand", PORTS + "test_an_end_vanishes"))
+      for ruleset, chain in (("&ruleset", "CHAIN_PREROUTING"), ("ruleset", "CHAIN_OUTPUT"))],
+    Mutation("The port that an earlier connection had is no way around ztunnel", "lib/redirect.c",
+             "\tif (before->has_redirects)\n\t\treturn 0;\n\tif (redirect->existing", "\tif (true)\n\t\treturn 0;\n\tif (redirect->existing",
+             (PORTS + "test_what_an_earlier_enrolment_left", PORTS + "test_an_end_vanishes",
+              "tests/agent/test_conntrack.py::test_a_port_is_used_again_after_an_earlier_enrolment")),
     Mutation("The host's network is never redirected", "lib/netns.c", "if (id.device == own.st_dev && id.inode == own.st_ino)",
              "if (id.inode == 0)", (LOCAL + "test_what_is_no_namespace_is_refused", INPUT + "test_namespace_is_the_hosts")),
     Mutation("The host's network is never redirected", "installer/mesh/selection.c", "else if (pod->host_network)", "else if (false)",

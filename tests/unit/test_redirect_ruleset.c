@@ -139,7 +139,7 @@ static void the_guard_stage_has_no_redirects(void **state)
 		for (size_t statement = 0; statement < ruleset.rules[i].statements_count; statement++)
 			assert_int_not_equal(ruleset.rules[i].statements[statement].kind, REDIRECT_TO);
 	assert_true(ruleset.chains[CHAIN_INPUT]);
-	assert_true(ruleset.chains[CHAIN_OUTPUT_MARK]);
+	assert_true(ruleset.chains[CHAIN_OUTPUT]);
 }
 
 int main(void)
