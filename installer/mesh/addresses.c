@@ -72,8 +72,9 @@ void mesh_addresses_reported(struct mesh_pod *pod, const struct pod *put)
 	if (put->addresses_count == 0)
 		return;
 	if (count == 0) {
-		/* The first ones. After an ADD that failed, or a DEL, they are of a sandbox that no ADD told of. */
-		if (pod->object)
+		/* The first ones. After an ADD that failed, or a DEL, they are of a sandbox that no ADD told of; where the DEL
+		 * came before any object, the first one may tell still of the sandbox that is gone. */
+		if (pod->object || names_others(put, pod->removed_addresses, pod->removed_addresses_count))
 			pod->is_torn_down = false;
 		return;
 	}

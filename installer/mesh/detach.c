@@ -16,6 +16,13 @@ static void detach(struct mesh_pod *pod)
 		mesh_log(pod, LOG_LEVEL_INFO, "del", "the pod's sandbox is removed");
 	/* Unless the kubelet has reported another sandbox's addresses by now, one that no ADD told of. */
 	pod->is_torn_down = !pod->sandbox.is_doubted;
+	if (!pod->object) {
+		/* It may have reported them before we started: its first object will tell. */
+		free(pod->removed_addresses);
+		pod->removed_addresses = steal_pointer(pod->sandbox.addresses);
+		pod->removed_addresses_count = pod->sandbox.addresses_count;
+		pod->sandbox.addresses_count = 0;
+	}
 	sandbox_forget(pod);
 	pod->is_remembered = false;
 	mesh_begin_anew(pod);

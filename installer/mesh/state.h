@@ -79,10 +79,13 @@ struct mesh_pod {
 	struct sandbox sandbox;
 	bool is_attachment_stale; /* its attachment may say something else than what stands */
 	bool is_torn_down;	  /* its sandbox was removed: no namespace is looked for until an ADD brings one */
-	bool is_entering;	  /* it is to be written down before any rule of ours goes into its namespace */
-	bool is_written;	  /* enrolled.json names it */
-	bool is_remembered;	  /* an earlier run of the agent had it enrolled, and it was not looked at yet */
-	bool is_enrolled;	  /* the redirects stood while the tunnel had accepted: in force until it is released */
+	/* The addresses of a sandbox that was removed before the source told anything of the pod; owned. */
+	struct pod_address *removed_addresses;
+	size_t removed_addresses_count;
+	bool is_entering;   /* it is to be written down before any rule of ours goes into its namespace */
+	bool is_written;    /* enrolled.json names it */
+	bool is_remembered; /* an earlier run of the agent had it enrolled, and it was not looked at yet */
+	bool is_enrolled;   /* the redirects stood while the tunnel had accepted: in force until it is released */
 	bool is_releasing;
 	bool is_stranded; /* mesh_release_all could not take its annotation off: it stays enrolled */
 	enum pod_tunnel tunnel;

@@ -143,6 +143,7 @@ void mesh_forget_pod(struct mesh_pod *pod)
 	mesh->pods_count--;
 	pod_free(pod->object);
 	redirect_clear(&pod->wanted);
+	free(pod->removed_addresses);
 	free(pod->warning);
 	free(pod->last_error);
 	free(pod->annotation);

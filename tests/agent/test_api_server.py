@@ -506,6 +506,40 @@ def test_a_sandbox_made_anew_without_an_add(cluster, order):
     assert cluster.probes() == {new.address, new.address6}
 
 
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_late_del_comes_before_the_first_list(cluster, is_reported):
+    """A new sandbox that no ADD told of, as above, while no agent runs; the agent hears of the old one's end before the API server
+    tells it of anything. Where the kubelet has not told the new addresses yet, nothing is looked for by the old ones."""
+    runtime = Runtime(cluster)
+    cluster.join()
+    old = cluster.pod(starts=True, name="cart")
+    old.start_by_add(runtime)
+    cluster.enabled([old])
+    eventually(lambda: cluster.enrolled() == {old.uid})
+    cluster.kill()
+    cluster.stop_api()
+    new = cluster.pod(show=False, name="cart")
+    new.uid = old.uid
+    (cluster.proc / str(new.holder.pid) / "cgroup").write_text(f"0::/kubepods/besteffort/pod{new.uid}/{new.number:064x}\n")
+    if is_reported:
+        new.show()
+    cluster.start(wait=False)
+    cluster.log_has("cannot watch pods")
+    eventually(cluster.serves_plugins)
+    runtime.delete(old)
+    cluster.log_has("the pod's sandbox is removed")
+    shutil.rmtree(cluster.proc / str(old.holder.pid))
+    cluster.start_api()
+    cluster.log_has("listed ")
+    if not is_reported:
+        time.sleep(1)
+        assert "cannot find the pod's network namespace" not in cluster.log()
+        new.show()
+    new.enter()
+    cluster.enabled([new])
+    assert cluster.probes() == {new.address, new.address6}
+
+
 def test_what_is_reported_of_an_older_sandbox_does_not_count(cluster):
     """The kubelet reports a new sandbox's addresses some time after its ADD; till then whatever changes in the object comes with
     the old ones. Even where the old sandbox's namespace lives on."""

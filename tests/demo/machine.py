@@ -18,6 +18,9 @@ CLONE_NEWNET = 0x40000000
 MS_NOSUID, MS_NODEV = 2, 4
 
 OUTSIDE = {4: "198.51.100.80", 6: "2001:db8::80"}
+# Connections that the tunnel is asked about have ports to themselves: a redirect gives a connection another source port where one
+# from the same port is redirected already, so that the source does not tell which it is.
+STREAM_PORT, ONCE_PORT, LASTING_PORT = OUTSIDE_PORTS = (80, 81, 82)
 NAME_SERVER = "198.51.100.53"
 PROBE = {4: "169.254.7.127", 6: "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"}
 SUBNET = {4: "10.244.0.0/24", 6: "fd10:244::/64"}
@@ -74,10 +77,14 @@ class Program:
                 self.events.append(json.loads(line))
                 self.condition.notify_all()
 
-    def wait(self, predicate, timeout=10):
+    def count(self):
+        with self.condition:
+            return len(self.events)
+
+    def wait(self, predicate, timeout=10, since=0):
         """The first event of which the predicate is true; None when none came in time. Each is looked at once: they are many, and
         who looks holds up who reads them."""
-        at, found = 0, None
+        at, found = since, None
 
         def find():
             nonlocal at, found
@@ -166,7 +173,7 @@ class Machine:
         commands.append(f"addr add {NAME_SERVER} dev lo")
         self._settle(None)
         run("ip", "-batch", "-", stdin="\n".join(commands) + "\n")
-        self.programs.append(Program(None, "server.py", "outside", "80", NAME_SERVER))
+        self.programs.append(Program(None, "server.py", "outside", ",".join(map(str, OUTSIDE_PORTS)), NAME_SERVER))
 
     def _settle(self, netns):
         """An IPv6 address can be used at once, without waiting whether somebody else has it."""

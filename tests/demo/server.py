@@ -1,7 +1,7 @@
-"""An application: answers every line that a client sends with who it is and whom it sees, on a TCP port; with further addresses
+"""An application: answers every line that a client sends with who it is and whom it sees, on TCP ports; with further addresses
 it is a name server there too (port 53, UDP and TCP), to which every name is 192.0.2.1.
 
-    server.py NAME PORT [DNS-ADDRESS...]"""
+    server.py NAME PORT[,PORT...] [DNS-ADDRESS...]"""
 import asyncio
 import contextlib
 import os
@@ -46,13 +46,14 @@ class DnsByUdp(asyncio.DatagramProtocol):
         self.transport.sendto(answer_query(data), source)
 
 
-async def main(name, port, *dns_addresses):
+async def main(name, ports, *dns_addresses):
     addresses = ["0.0.0.0", "::"] if os.path.exists("/proc/net/if_inet6") else ["0.0.0.0"]
 
     async def serve(reader, writer):
         await answer_lines(name, reader, writer)
 
-    await asyncio.start_server(serve, addresses, int(port), backlog=1024)
+    for port in ports.split(","):
+        await asyncio.start_server(serve, addresses, int(port), backlog=1024)
     for address in dns_addresses:
         await asyncio.start_server(answer_dns_by_tcp, address, 53)
         await asyncio.get_running_loop().create_datagram_endpoint(DnsByUdp, local_addr=(address, 53))
