@@ -101,28 +101,10 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 		      : 0;
 }
 
-/* What the three below end with. */
-static int end_request(struct nft_socket *socket, const struct nlmsghdr *header, int number, struct error *error)
-{
-	socket->sequence = header->nlmsg_seq;
-	return number ? error_set(error, number, "the kernel refused a netfilter request") : 0;
-}
-
 int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error)
 {
 	header->nlmsg_seq = socket->sequence;
-	return end_request(socket, header, netlink_request(socket->netlink, header), error);
-}
-
-int nft_ask(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void *data, struct error *error)
-{
-	header->nlmsg_seq = socket->sequence;
-	return end_request(socket, header, netlink_ask(socket->netlink, header, callback, data), error);
-}
-
-int nft_request_dump(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void (*restart)(void *), void *data,
-		     struct error *error)
-{
-	header->nlmsg_seq = socket->sequence;
-	return end_request(socket, header, netlink_dump(socket->netlink, header, callback, restart, data), error);
+	int number = netlink_request(socket->netlink, header);
+	socket->sequence = header->nlmsg_seq;
+	return number ? error_set(error, number, "the kernel refused a netfilter request") : 0;
 }

@@ -255,21 +255,18 @@ int redirect_try_kernel(int netns_fd, struct error *error, bool *ret_has_timeout
 	return 0;
 }
 
-/* What conntrack remembers from before the redirects.
- *
- * With existingConnections keep this comes before them, so that no SYN is taken for what goes; and once more where conntrack
- * began to work with our table, since the kernel has it at work from the first chain of the transaction on, and the rules only
- * at its end. */
-static int forget_connections(struct redirect_session *session, const struct redirect *redirect, const struct standing *before,
-			      bool is_committed, struct error *error)
+/* The guard's, in a namespace whose connections are open by now. */
+static int commit_guard(struct redirect_session *session, const struct ruleset *ruleset, struct error *error,
+			struct standing *before)
 {
-	if (before->has_redirects)
-		return 0;
-	if (redirect->existing_connections == EXISTING_CONNECTIONS_RESET)
-		return is_committed ? redirect_forget_all(session, error) : 0;
-	if (is_committed && before->has_table)
-		return 0;
-	return redirect_forget_not_redirected(session, redirect->dns_capture, error);
+	struct mnl_socket *listener = NULL;
+	if (look(session, error, before) < 0)
+		return -1;
+	if (ruleset->has_timeout && !before->has_table)
+		redirect_forget_begin(session, &listener);
+	int result = commit_table(session, ruleset, error, before);
+	redirect_forget_end(session, listener);
+	return result;
 }
 
 int redirect_apply(struct redirect_session *session, const struct redirect *redirect, enum redirect_stage stage,
@@ -284,7 +281,7 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 	if (stage == REDIRECT_STAGE_GUARD) {
 		/* The table is what a look finds: first in, last out, so that nothing is overlooked whenever we are killed.
 		 * Without redirects nothing needs the routes yet. */
-		if (commit_table(session, &ruleset, error, &before) < 0)
+		if (commit_guard(session, &ruleset, error, &before) < 0)
 			return -1;
 		if (route_add_missing(session->route, redirect->ipv6, error, &added) == 0)
 			return 0;
@@ -295,8 +292,6 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 		}
 		return -1;
 	}
-	if (look(session, error, &before) < 0 || forget_connections(session, redirect, &before, false, error) < 0)
-		return -1;
 	/* With redirects and without routes a connection would hang. */
 	if (route_add_missing(session->route, redirect->ipv6, error, &added) < 0 ||
 	    commit_table(session, &ruleset, error, &before) < 0) {
@@ -305,7 +300,8 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 			route_take_back(session->route, &added, NULL);
 		return -1;
 	}
-	if (forget_connections(session, redirect, &before, true, error) < 0) {
+	if (redirect->existing_connections == EXISTING_CONNECTIONS_RESET && !before.has_redirects &&
+	    redirect_forget_all(session, error) < 0) {
 		struct standing now = { 0 };
 		if (!before.has_table && commit_table(session, NULL, NULL, &now) == 0)
 			route_take_back(session->route, &added, NULL);
@@ -317,9 +313,11 @@ int redirect_apply(struct redirect_session *session, const struct redirect *redi
 int redirect_remove(struct redirect_session *session, struct error *error)
 {
 	struct standing before = { 0 };
-	if (route_remove(session->route, error) < 0)
+	if (route_remove(session->route, error) < 0 || commit_table(session, NULL, error, &before) < 0)
 		return -1;
-	return commit_table(session, NULL, error, &before);
+	if (before.has_table)
+		redirect_forget_leftovers(session);
+	return 0;
 }
 
 const char *redirect_outcome_name(enum redirect_outcome outcome)

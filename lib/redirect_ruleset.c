@@ -25,11 +25,11 @@
  * would belong to what is remembered, and go around the tunnel. And it would: the FIN that conntrack meets first is none of a
  * connection's (tcp_new), the acknowledgement behind it opens one, which then stays open for the five minutes, or days, of an
  * established connection. So such a connection gets timeouts of 0: each of its packets finds the last one's entry expired and
- * is a first one again, and the SYN of its successor finds nothing. (redirect_forget.c: what was remembered before the rules.)
+ * is a first one again, and the SYN of its successor finds nothing. (redirect_forget.c: what rules can't do.)
  *
- * The stage "guard" is everything but the redirect chains, so that what the tunnel still
- * carries goes on: the rule with the connection mark holds conntrack in the namespace, and an empty chain of type nat holds
- * its NAT (with the last such chain the kernel unregisters the hooks that translate, and redirected connections break). */
+ * The stage "guard" is everything but the redirect chains, so that what the tunnel still carries goes on: the rule with the
+ * connection mark holds conntrack in the namespace, and an empty chain of type nat holds its NAT (with the last such chain the
+ * kernel unregisters the hooks that translate, and redirected connections break). */
 #include "redirect_ruleset.h"
 
 #include <arpa/inet.h>

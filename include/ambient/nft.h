@@ -42,10 +42,6 @@ int nft_dump(struct nft_socket *socket, uint16_t type, uint16_t family, const ch
 /* Sends one request of another netfilter subsystem (conntrack's, say) over the same socket and waits for its acknowledgement.
  * The header's sequence number and the flag that asks for the acknowledgement are set here. */
 int nft_request(struct nft_socket *socket, struct nlmsghdr *header, struct error *error);
-/* The same for a question that has one answer, and for a dump (see nft_dump). */
-int nft_ask(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void *data, struct error *error);
-int nft_request_dump(struct nft_socket *socket, struct nlmsghdr *header, mnl_cb_t callback, void (*restart)(void *), void *data,
-		     struct error *error);
 
 struct nft_batch;
 int nft_batch_new(struct nft_socket *socket, struct error *error, struct nft_batch **ret_batch);

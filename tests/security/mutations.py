@@ -66,8 +66,8 @@ HOSTILE_POD = [
                (PORTS + "test_closed_while_the_rules_stand", PORTS + "test_an_end_vanishes"))
       for ruleset, chain in (("&ruleset", "CHAIN_PREROUTING"), ("ruleset", "CHAIN_OUTPUT"))],
     Mutation("The port that an earlier connection had is no way around ztunnel", "lib/redirect.c",
-             "\tif (before->has_redirects)\n\t\treturn 0;\n\tif (redirect->existing", "\tif (true)\n\t\treturn 0;\n\tif (redirect->existing",
-             (PORTS + "test_what_an_earlier_enrolment_left", PORTS + "test_an_end_vanishes",
+             "\tif (before.has_table)\n\t\tredirect_forget_leftovers(session);\n", "",
+             (PORTS + "test_what_an_earlier_enrolment_left",
               "tests/agent/test_conntrack.py::test_a_port_is_used_again_after_an_earlier_enrolment")),
     Mutation("The host's network is never redirected", "lib/netns.c", "if (id.device == own.st_dev && id.inode == own.st_ino)",
              "if (id.inode == 0)", (LOCAL + "test_what_is_no_namespace_is_refused", INPUT + "test_namespace_is_the_hosts")),
