@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libmnl/libmnl.h>
-#include <libnftnl/table.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nf_tables.h>
@@ -35,7 +34,6 @@
 #include "ambient/netlink.h"
 #include "ambient/netns.h"
 #include "ambient/nft.h"
-#include "ambient/nft_read.h"
 #include "redirect_session.h"
 
 static struct nlmsghdr *begin_request(char *buffer, uint8_t family)
@@ -58,9 +56,9 @@ int redirect_forget_all(struct redirect_session *session, struct error *error)
 
 static int find_table(const struct nlmsghdr *header, void *data)
 {
-	cleanup_nft_table struct nftnl_table *table = nft_read_table(header);
+	(void)header;
 	*(bool *)data = true;
-	return table ? MNL_CB_OK : MNL_CB_ERROR;
+	return MNL_CB_OK;
 }
 
 /* The tables of iptables-legacy, which nftables does not see; the file is empty, or absent, where there are none. */

@@ -1,7 +1,7 @@
 /* Redirection of one network namespace: what is captured, as a plain struct, and the four things done with it.
  *
  *   redirect_ruleset.c  the table of rules: which packet goes where (the one place); redirect_compile.c, as objects of nftables
- *   redirect.c          apply, remove, counters
+ *   redirect.c          apply, remove, counters; redirect_forget.c, what conntrack is made to forget with them
  *   redirect_verify.c   the kernel (redirect_dump.c) against the struct, by content; redirect_diff.c, all that is different
  *   redirect_render.c   the same rules as nft syntax
  *   redirect_config.c   the struct from and to the `redirect` object of a configuration
